@@ -1,0 +1,1 @@
+"""Episodes on disk, their latents, and the clips that models train on."""

@@ -1,0 +1,199 @@
+"""Playing a policy in the real environment until a budget is used, with any number of worker processes.
+
+Worker w of n plays the episodes w, w + n, w + 2n, ... into a shard of its own until its share of the budget is used.
+An episode's seed and split follow from its number alone, so a collection that is interrupted and run again ends up
+with the same bytes as one that was not: only the episode that was being played is played again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from math import floor
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.files import explained, write_json
+from worldsim.data.shards import IndexEntry
+from worldsim.data.store import EpisodeStore, open_or_create
+from worldsim.errors import UserError
+from worldsim.rollouts import Env, EpisodeResult, Policy, play_episode
+from worldsim.workers import Send, run_workers
+
+REPORT_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """What decides the episodes of a round, apart from its budget, which may grow."""
+
+    seed: int
+    round: int
+    workers: int
+    held_out_fraction: float
+    policy: str
+    max_steps: int | None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a worker reports: played since its last report, in steps of the underlying environment."""
+
+    tics: int
+    episodes: int
+
+
+def collect(
+    store_folder: Path | str,
+    spec: EnvSpec,
+    make_env: Callable[[], Env],
+    make_policy: Callable[[], Policy],
+    *,
+    budget_tics: int,
+    workers: int,
+    seed: int,
+    round: int,  # noqa: A002
+    held_out_fraction: float,
+    policy_name: str,
+    progress: bool,
+    max_steps: int | None = None,
+    compression: str = "none",
+) -> EpisodeStore:
+    """Plays one round of `budget_tics` steps of the underlying environment and returns the store.
+
+    Run again, it continues where it stopped, or returns at once when the budget is used; the last episode of each
+    worker is cut (truncated) at the worker's share. With more than one worker `make_env` and `make_policy` must be
+    picklable. `max_steps` cuts single episodes. Raises UserError for unusable values, for a round that was begun
+    otherwise, and when a worker fails; what was stored until then stays.
+    """
+    if budget_tics < workers or workers < 1:
+        raise UserError(f"{budget_tics} tics for {workers} workers: expected at least 1 worker and 1 tic for each")
+    if not 0 <= held_out_fraction <= 0.5:
+        raise UserError(f"held_out_fraction: {held_out_fraction}, expected 0 to 0.5")
+    store = open_or_create(store_folder, spec, compression)
+    plan = RoundPlan(seed, round, workers, held_out_fraction, policy_name, max_steps)
+    _check_same_plan(store.folder / f"round{round:02d}.json", plan)
+    done = [entry for entry in store.entries if entry.round == round]
+    episodes = len(done)
+    with tqdm(
+        total=budget_tics,
+        initial=sum(entry.tics for entry in done),
+        desc=f"collect round {round}",
+        unit="frame",
+        unit_scale=True,
+        dynamic_ncols=True,
+        disable=not progress,
+    ) as bar:
+
+        def report(worker: int, message: Progress) -> None:
+            nonlocal episodes
+            episodes += message.episodes
+            bar.set_postfix(episodes=episodes, refresh=False)
+            bar.update(message.tics)
+
+        shares = [budget_tics // workers + (worker < budget_tics % workers) for worker in range(workers)]
+        common = {"folder": store.folder, "plan": plan, "make_env": make_env, "make_policy": make_policy}
+        arguments = [{**common, "worker": worker, "share_tics": share} for worker, share in enumerate(shares)]
+        run_workers(_collect_share, arguments, report)
+    store.refresh()
+    return store
+
+
+def episode_seed(seed: int, round_number: int, number: int) -> int:
+    """The seed of one episode: 31 bits that differ between experiments, rounds and episodes."""
+    return int(np.random.SeedSequence((seed, round_number, number)).generate_state(1)[0] >> 1)
+
+
+def is_held_out(number: int, fraction: float) -> bool:
+    """Whether the episode is never trained on: for 0.1 the numbers 1, 11, 21, ..."""
+    exact = Fraction(fraction).limit_denominator(10_000)
+    return floor((number - 1) * exact) > floor((number - 2) * exact)
+
+
+def _check_same_plan(path: Path, plan: RoundPlan) -> None:
+    """Records the plan of a new round; raises UserError if the round was begun with another one."""
+    if not path.exists():
+        with explained("record the round", path.parent):
+            write_json(path, asdict(plan))
+        return
+    old, new = json.loads(path.read_text(encoding="utf-8")), asdict(plan)
+    changed = [f"{name} was {old.get(name)}, now {new[name]}" for name in new if old.get(name) != new[name]]
+    if changed:
+        raise UserError(f"{path}: this round was begun with other values: {'; '.join(changed)}; use another folder")
+
+
+def _collect_share(
+    send: Send,
+    *,
+    folder: Path,
+    plan: RoundPlan,
+    worker: int,
+    share_tics: int,
+    make_env: Callable[[], Env],
+    make_policy: Callable[[], Policy],
+) -> None:
+    with EpisodeStore.open(folder).writer(f"round{plan.round:02d}-worker{worker:02d}") as writer:
+        if not _left(share_tics, writer.entries):
+            return
+        env, policy, reporter = make_env(), make_policy(), _Reporter(send)
+        try:
+            while left := _left(share_tics, writer.entries):
+                number = worker + plan.workers * len(writer.entries)
+                seed = episode_seed(plan.seed, plan.round, number)
+                result = play_episode(
+                    env, policy, seed, max_steps=plan.max_steps, max_tics=left, on_step=reporter.add_step
+                )
+                writer.append(_as_episode(result, plan, number))
+                reporter.send(episodes=1)
+        finally:
+            env.close()
+
+
+def _left(share_tics: int, entries: list[IndexEntry]) -> int:
+    """Tics that the worker may still play; 0 when not even one step fits."""
+    left = share_tics - sum(entry.tics for entry in entries)
+    longest_step = max((-(-entry.tics // (entry.frames - 1)) for entry in entries), default=1)
+    return left if left >= longest_step else 0
+
+
+def _as_episode(result: EpisodeResult, plan: RoundPlan, number: int) -> Episode:
+    assert result.frames is not None
+    terminated, truncated = np.zeros((2, result.length), np.bool_)
+    terminated[-1], truncated[-1] = result.terminated, result.truncated
+    return Episode(
+        frames=result.frames,
+        actions=result.actions,
+        rewards=result.rewards,
+        terminated=terminated,
+        truncated=truncated,
+        seed=result.seed,
+        policy=plan.policy,
+        split="held_out" if is_held_out(number, plan.held_out_fraction) else "train",
+        tics=result.tics,
+        round=plan.round,
+    )
+
+
+class _Reporter:
+    """Sends progress now and then: a message for each step would cost more than the step."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._tics = 0
+        self._due = time.monotonic() + REPORT_SECONDS
+
+    def add_step(self, tics: int) -> None:
+        self._tics += tics
+        if time.monotonic() >= self._due:
+            self.send(episodes=0)
+
+    def send(self, episodes: int) -> None:
+        self._send(Progress(self._tics, episodes))
+        self._tics = 0
+        self._due = time.monotonic() + REPORT_SECONDS
