@@ -1,0 +1,1 @@
+"""Policies and how they learn, in any Gymnasium vector env. Importing the package alone does not import torch."""

@@ -1,0 +1,141 @@
+"""Action spaces and the distributions over them.
+
+A distribution works on *raw* actions, tensors that losses can be computed from: class indices (B,) int64 for
+Discrete, numbers before squashing (B, A) float32 for Box. `ActionCoder` turns raw actions into those of the env.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.agents.errors import UnusableSpaceError
+
+# Five-point Gauss-Hermite quadrature for a standard normal variable (probabilists' weights, which sum to 1).
+_NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
+_WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
+LOG_STD_RANGE = (-4.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Distribution over class indices. log_probs: (B, A) float, normalised."""
+
+    log_probs: Tensor
+
+    def sample(self, generator: torch.Generator | None) -> Tensor:
+        """Raw actions (B,) int64. The generator lives on the CPU, so that a draw does not depend on the device."""
+        noise = torch.empty(self.log_probs.shape).exponential_(generator=generator).to(self.log_probs.device)
+        return (self.log_probs - noise.log()).argmax(-1)  # Gumbel-max
+
+    def mode(self) -> Tensor:
+        """The most probable raw actions (B,) int64."""
+        return self.log_probs.argmax(-1)
+
+    def log_prob(self, raw: Tensor) -> Tensor:
+        """Log-probabilities (B,)."""
+        return self.log_probs.gather(-1, raw.unsqueeze(-1)).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropies in nats (B,)."""
+        return -(self.log_probs.exp() * self.log_probs).sum(-1)
+
+    def tempered(self, temperature: float) -> Categorical:
+        """The distribution with its logits divided by `temperature` (above 0)."""
+        return Categorical(torch.log_softmax(self.log_probs / temperature, -1))
+
+
+@dataclass(frozen=True)
+class SquashedGaussian:
+    """tanh of a Gaussian with independent components. mean, log_std: (B, A) float."""
+
+    mean: Tensor
+    log_std: Tensor
+
+    def sample(self, generator: torch.Generator | None) -> Tensor:
+        """Raw actions (B, A) float32, before tanh."""
+        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> Tensor:
+        """Raw actions (B, A) at the Gaussian's mean."""
+        return self.mean
+
+    def log_prob(self, raw: Tensor) -> Tensor:
+        """Log-densities (B,) of raw actions, before tanh: in a ratio of policies the Jacobian of tanh cancels."""
+        z = (raw - self.mean) * (-self.log_std).exp()
+        return (-0.5 * z.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Entropies in nats (B,) of the *squashed* actions in [-1, 1].
+
+        H[tanh u] = H[u] + E[log(1 - tanh(u)^2)], the expectation by quadrature. The entropy before squashing grows
+        without bound with the spread and would reward a policy that only jumps between the two bounds.
+        """
+        gaussian = self.log_std + 0.5 * math.log(2 * math.pi * math.e)  # (B, A)
+        nodes = torch.as_tensor(_NODES, dtype=self.mean.dtype, device=self.mean.device)
+        weights = torch.as_tensor(_WEIGHTS, dtype=self.mean.dtype, device=self.mean.device)
+        u = self.mean.unsqueeze(-1) + self.log_std.exp().unsqueeze(-1) * nodes  # (B, A, 5)
+        log_slope = 2.0 * (math.log(2.0) - u - torch.nn.functional.softplus(-2.0 * u))  # log(1 - tanh(u)^2), stable
+        return (gaussian + log_slope @ weights).sum(-1)
+
+    def tempered(self, temperature: float) -> SquashedGaussian:
+        """The distribution with its standard deviation multiplied by `temperature` (above 0)."""
+        return SquashedGaussian(self.mean, self.log_std + math.log(temperature))
+
+
+Distribution = Categorical | SquashedGaussian
+
+
+def describe_action_space(space: gym.Space[Any]) -> dict[str, Any]:
+    """The space as plain data: {"type": "discrete", "n", "start"} or {"type": "box", "shape", "low", "high"}.
+
+    Raises UnusableSpaceError for anything but Discrete and a bounded Box of floats.
+    """
+    if isinstance(space, gym.spaces.Discrete):
+        return {"type": "discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, gym.spaces.Box):
+        if not np.issubdtype(space.dtype, np.floating):
+            raise UnusableSpaceError(f"A Box action space must hold floats, got {space.dtype}.")
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise UnusableSpaceError(f"A Box action space needs finite bounds, got {space}: wrap it in RescaleAction.")
+        low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()
+        return {"type": "box", "shape": list(space.shape), "low": low, "high": high}
+    raise UnusableSpaceError(f"The actor-critic needs Discrete or Box actions, got {space}.")
+
+
+class ActionCoder:
+    """Raw actions to environment actions, for one action space given as plain data."""
+
+    def __init__(self, description: dict[str, Any]) -> None:
+        self.description = description
+        self.discrete = description["type"] == "discrete"
+        if self.discrete:
+            self.size = int(description["n"])
+            self._start = int(description.get("start", 0))
+        else:
+            self._shape = tuple(int(n) for n in description["shape"])
+            self._low = np.asarray(description["low"], np.float32).reshape(self._shape)
+            self._high = np.asarray(description["high"], np.float32).reshape(self._shape)
+            self.size = math.prod(self._shape)
+
+    def decode(self, raw: Tensor) -> np.ndarray[Any, Any]:
+        """Raw actions (B,) or (B, A) to environment actions: int64 (B,) or float32 (B, *shape)."""
+        values = raw.detach().cpu().numpy()
+        if self.discrete:
+            return np.asarray(values + self._start, np.int64)
+        unit = (np.tanh(values.reshape(-1, *self._shape)) + 1.0) / 2.0
+        # The sum can leave the bounds by a rounding error, which Box.contains does not forgive.
+        return np.asarray(np.clip(self._low + unit * (self._high - self._low), self._low, self._high), np.float32)
+
+    def uniform(self, rng: np.random.Generator) -> np.ndarray[Any, Any]:
+        """One uniformly random environment action: int64 () or float32 (*shape)."""
+        if self.discrete:
+            return np.asarray(rng.integers(self._start, self._start + self.size), np.int64)
+        return np.asarray(rng.uniform(self._low, self._high), np.float32)

@@ -1,0 +1,256 @@
+"""On-policy actor-critic with lambda-returns and PPO's clipped objective, in any vector env."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.agents.config import ActorCriticConfig, check_config, entropy_weight
+from worldsim.agents.errors import AgentConfigError
+from worldsim.agents.networks import PolicyNetwork, network_spec
+from worldsim.agents.returns import lambda_returns
+from worldsim.agents.rollout import Envs, EpisodeStatistics, Rollout, check_autoreset, play_rollout
+from worldsim.agents.values import ValueNetwork
+
+CHUNK = 1024  # rows per forward pass outside the gradient steps: bounds the memory that pixels take
+RANGE_RATE = 0.1  # share of the newest update in the moving average of the returns' percentile range
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The transitions of an update, flattened: S = T * B rows.
+
+    observations: (S, ...). raw_actions: (S,) or (S, A). log_probs: (S,) under the policy that acted.
+    returns, values, advantages: (S,) float32; advantages are scaled.
+    """
+
+    observations: Tensor
+    raw_actions: Tensor
+    log_probs: Tensor
+    returns: Tensor
+    values: Tensor
+    advantages: Tensor
+
+
+class ActorCriticLearner:
+    """Trains `policy` and `value` in `envs`, one rollout of all rows per `update()`.
+
+    Everything random comes from the learner's own generator and from the seeds it gives to `envs.reset`. With
+    `config.reset_each_update`, n updates equal m, a restored checkpoint, and n - m, bit for bit. Without, episodes are
+    carried from update to update, and a restored learner begins new ones.
+    Raises AgentConfigError for settings out of range, UnusableSpaceError for envs it cannot learn in.
+    """
+
+    def __init__(
+        self, config: ActorCriticConfig, envs: Envs, seed: int = 0, device: torch.device | str = "cpu"
+    ) -> None:
+        check_config(config)
+        check_autoreset(envs)
+        self.config = config
+        self.envs = envs
+        self.seed = seed
+        self.device = torch.device(device)
+        self.generator = torch.Generator().manual_seed(seed)
+        spec = network_spec(envs, config.hidden)
+        self.policy = PolicyNetwork(spec, self.generator).to(self.device)
+        self.value = ValueNetwork(spec, self.generator).to(self.device)
+        self.optimizer = torch.optim.Adam(
+            [*self.policy.parameters(), *self.value.parameters()],
+            lr=config.learning_rate,
+            eps=config.adam_epsilon,
+            fused=True,
+        )
+        self.updates = 0
+        self.returns_range = torch.zeros(())
+        self._statistics = EpisodeStatistics(envs.num_envs)
+        self._observations: np.ndarray[Any, Any] | None = None
+
+    def update(self) -> dict[str, float]:
+        """One rollout and the gradient steps on it. Returns the metrics by name (all finite unless training broke)."""
+        started = time.perf_counter()
+        rollout = self._play()
+        played = time.perf_counter()
+        inputs = rollout.observations[:-1].flatten(0, 1)  # (S, ...)
+        if self.updates == 0:
+            # Both heads are still zero, so the statistics change neither the actions just taken nor the values.
+            self.policy.inputs.observe(inputs)
+        batch, metrics = self._prepare(rollout)
+        metrics |= self._optimise(batch)
+        if self.updates > 0:
+            # After the gradient steps: within an update, one set of statistics acts and learns.
+            self.policy.inputs.observe(inputs)
+        self.updates += 1
+        steps = rollout.rewards.numel()
+        ended = time.perf_counter()
+        metrics["env_steps_per_second"] = steps / (played - started)
+        metrics["steps_per_second"] = steps / (ended - started)
+        return metrics
+
+    def _play(self) -> Rollout:
+        if self.config.reset_each_update or self._observations is None:
+            self._observations, _ = self.envs.reset(seed=reset_seed(self.seed, self.updates))
+            self._statistics.restart()
+        rollout, self._observations = play_rollout(
+            self.envs, self.policy, self._observations, self.config.horizon, self.generator, self._statistics
+        )
+        return rollout
+
+    @torch.no_grad()
+    def _prepare(self, rollout: Rollout) -> tuple[Batch, dict[str, float]]:
+        """Values, returns and scaled advantages of a rollout."""
+        observations = rollout.observations.flatten(0, 1)  # ((T+1) * B, ...)
+        rows = rollout.rewards.shape[1]
+        values = self._in_chunks(self._values, observations).unflatten(0, (-1, rows))  # (T+1, B)
+        next_values = values[1:].clone()
+        if len(rollout.final_at):
+            steps, truncated_rows = rollout.final_at.unbind(-1)
+            next_values[steps, truncated_rows] = self._in_chunks(self._values, rollout.final_observations)
+        config = self.config
+        returns = lambda_returns(
+            rollout.rewards, next_values, rollout.terminated, rollout.truncated, config.gamma, config.return_lambda
+        )
+        advantages = returns - values[:-1]
+        raw_actions = rollout.raw_actions.flatten(0, 1)
+        transitions = observations[: len(raw_actions)]
+        pairs = (transitions, raw_actions)
+        batch = Batch(
+            transitions,
+            raw_actions,
+            self._in_chunks(lambda o, a: self.policy(o).log_prob(a), *pairs),
+            returns.flatten(),
+            values[:-1].flatten(),
+            self._scale(advantages, returns).flatten(),
+        )
+        unexplained = advantages.var(correction=0) / returns.var(correction=0).clamp_min(1e-8)
+        metrics = {
+            "reward_per_step": rollout.rewards.mean().item(),
+            "terminations_per_step": rollout.terminated.float().mean().item(),
+            "value_at_start": values[0].mean().item(),
+            "return_at_start": returns[0].mean().item(),
+            "explained_variance": 1.0 - unexplained.item(),
+            "advantage_std": advantages.std(correction=0).item(),
+        }
+        if self._statistics.returns:
+            metrics["episode_return"] = float(np.mean(self._statistics.returns))
+            metrics["episode_length"] = float(np.mean(self._statistics.lengths))
+        return batch, metrics
+
+    def _values(self, observations: Tensor) -> Tensor:
+        values: Tensor = self.value(self.policy.inputs(observations))
+        return values
+
+    def _in_chunks(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """`function` of row-wise slices of the tensors, joined."""
+        return torch.cat([function(*parts) for parts in zip(*(x.split(CHUNK) for x in tensors), strict=True)])
+
+    def _scale(self, advantages: Tensor, returns: Tensor) -> Tensor:
+        centred = advantages - advantages.mean()
+        if self.config.advantage_scale == "std":
+            return centred / advantages.std(correction=0).clamp_min(self.config.advantage_floor)
+        # Hafner et al. (2023), "Mastering diverse domains through world models", section on actor learning.
+        low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=returns.device))
+        rate = RANGE_RATE if self.updates else 1.0
+        self.returns_range = self.returns_range.lerp((high - low).cpu(), rate)
+        return centred / self.returns_range.clamp_min(1.0).to(centred.device)
+
+    def _optimise(self, batch: Batch) -> dict[str, float]:
+        """Gradient steps over shuffled minibatches."""
+        config = self.config
+        bonus = entropy_weight(config, self.updates)
+        self.value.observe(batch.returns)
+        size = len(batch.returns)
+        parts = -(-size // config.minibatch_size)
+        policy_active = True
+        policy_sums, value_sums = torch.zeros(4), 0.0
+        policy_steps = value_steps = epochs = 0
+        for _ in range(config.epochs):
+            divergence, steps = 0.0, 0
+            for part in torch.randperm(size, generator=self.generator).tensor_split(parts):
+                rows = part.to(self.device)
+                inputs = self.policy.inputs(batch.observations[rows])
+                self.optimizer.zero_grad()
+                value_loss = self.value.loss(inputs, batch.returns[rows])
+                value_loss.backward()
+                torch.nn.utils.clip_grad_norm_(self.value.parameters(), config.gradient_clip)
+                value_sums += value_loss.item()
+                value_steps += 1
+                if policy_active:
+                    sums = self._policy_backward(inputs, batch, rows, bonus)
+                    torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.gradient_clip)
+                    policy_sums += sums
+                    divergence += float(sums[2])
+                    steps += 1
+                self.optimizer.step()
+            policy_steps += steps
+            epochs += policy_active
+            if config.max_kl and steps and divergence / steps > config.max_kl:
+                policy_active = False
+        policy_loss, entropy, divergence, clipped = (policy_sums / policy_steps).tolist()
+        return {
+            "loss": policy_loss - bonus * entropy + value_sums / value_steps,
+            "policy_loss": policy_loss,
+            "value_loss": value_sums / value_steps,
+            "entropy": entropy,
+            "entropy_bonus": bonus,
+            "approx_kl": divergence,
+            "clip_fraction": clipped,
+            "policy_epochs": float(epochs),
+        }
+
+    def _policy_backward(self, inputs: Tensor, batch: Batch, rows: Tensor, bonus: float) -> Tensor:
+        """Gradients of the clipped objective. Returns loss, entropy, KL(old || new), clipped share: (4,) on the CPU."""
+        clip = self.config.clip_ratio
+        policy = self.policy.distribution(inputs)
+        log_ratio = policy.log_prob(batch.raw_actions[rows]) - batch.log_probs[rows]
+        ratio = log_ratio.exp()
+        advantages = batch.advantages[rows]
+        # Schulman et al. (2017), "Proximal policy optimization algorithms", eq. 7.
+        loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+        entropy = policy.entropy().mean()
+        (loss - bonus * entropy).backward()
+        with torch.no_grad():
+            divergence = (ratio - 1 - log_ratio).mean()
+            clipped = ((ratio - 1).abs() > clip).float().mean()
+            return torch.stack([loss, entropy, divergence, clipped]).cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of the learner's state: tensors and plain numbers, so that `torch.load(weights_only=True)` reads it."""
+        return {
+            "policy": self.policy.state_dict(),
+            "value": self.value.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "updates": self.updates,
+            "returns_range": self.returns_range,
+            "episode_returns": list(self._statistics.returns),
+            "episode_lengths": list(self._statistics.lengths),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from `state_dict()`. Raises AgentConfigError if it comes from another network or agent."""
+        try:
+            self.policy.load_state_dict(state["policy"])
+            self.value.load_state_dict(state["value"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.generator.set_state(state["generator"].cpu())
+            self.updates = int(state["updates"])
+            self.returns_range = state["returns_range"].cpu()
+            returns, lengths = state["episode_returns"], state["episode_lengths"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise AgentConfigError(f"The checkpoint belongs to another agent or other settings: {reason}") from error
+        self._statistics = EpisodeStatistics(self.envs.num_envs)
+        self._statistics.returns.extend(returns)
+        self._statistics.lengths.extend(lengths)
+        self._observations = None
+
+
+def reset_seed(seed: int, update: int) -> int:
+    """The seed for `envs.reset` at an update: a stable hash within [0, 2**31)."""
+    return int(np.random.SeedSequence([seed, update]).generate_state(1)[0]) >> 1

@@ -1,0 +1,80 @@
+"""Settings of the actor-critic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worldsim.agents.errors import AgentConfigError
+
+ADVANTAGE_SCALES = ("std", "percentile")
+
+
+@dataclass
+class ActorCriticConfig:
+    """Settings of `ActorCriticLearner`; one update uses `horizon * envs.num_envs` transitions.
+
+    horizon: environment steps per row and update.
+    reset_each_update: True starts every update with a freshly seeded `envs.reset`, so that a checkpoint needs no
+        environment state (dreams); False carries episodes over from update to update (real environments).
+    gamma, return_lambda: discount and trace decay of the lambda-returns, in [0, 1].
+    epochs, minibatch_size: passes over an update's transitions, and transitions per gradient step (an upper bound).
+    learning_rate, adam_epsilon, gradient_clip: Adam; policy and value gradients are clipped apart, by norm.
+    clip_ratio: PPO's epsilon. max_kl: the policy rests for the remaining epochs of an update once an epoch's
+        mean KL(old || new) is above it; the value goes on. 0 = never.
+    entropy_bonus: weight of the entropy in nats beside advantages of unit scale; it moves linearly to
+        `entropy_bonus_final` within `entropy_decay_updates` updates (0 = stays).
+    advantage_scale: "std" divides centred advantages by their standard deviation over the update (at least
+        `advantage_floor`); "percentile" by DreamerV3's max(1, moving average of the returns' 95th - 5th percentile).
+    hidden: widths of the policy's and of the value's trunk (two separate networks).
+    """
+
+    horizon: int = 32
+    reset_each_update: bool = True
+    gamma: float = 0.99
+    return_lambda: float = 0.95
+    epochs: int = 4
+    minibatch_size: int = 256
+    learning_rate: float = 3e-4
+    adam_epsilon: float = 1e-5
+    gradient_clip: float = 0.5
+    clip_ratio: float = 0.2
+    max_kl: float = 0.03
+    entropy_bonus: float = 0.01
+    entropy_bonus_final: float = 0.001
+    entropy_decay_updates: int = 0
+    advantage_scale: str = "std"
+    advantage_floor: float = 0.01
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+
+
+def check_config(config: ActorCriticConfig) -> None:
+    """Raise AgentConfigError for the first setting outside its range."""
+    at_least_one = ("horizon", "epochs", "minibatch_size")
+    positive = ("learning_rate", "adam_epsilon", "gradient_clip", "clip_ratio", "advantage_floor")
+    not_negative = ("max_kl", "entropy_bonus", "entropy_bonus_final", "entropy_decay_updates")
+    unit = ("gamma", "return_lambda")
+    for name in at_least_one:
+        if getattr(config, name) < 1:
+            raise AgentConfigError(f"{name} must be at least 1, got {getattr(config, name)}.")
+    for name in positive:
+        if not getattr(config, name) > 0:
+            raise AgentConfigError(f"{name} must be above 0, got {getattr(config, name)}.")
+    for name in not_negative:
+        if not getattr(config, name) >= 0:
+            raise AgentConfigError(f"{name} must be 0 or more, got {getattr(config, name)}.")
+    for name in unit:
+        if not 0 <= getattr(config, name) <= 1:
+            raise AgentConfigError(f"{name} must be in [0, 1], got {getattr(config, name)}.")
+    if config.advantage_scale not in ADVANTAGE_SCALES:
+        expected = " or ".join(f"'{name}'" for name in ADVANTAGE_SCALES)
+        raise AgentConfigError(f"advantage_scale must be {expected}, got '{config.advantage_scale}'.")
+    if not config.hidden or min(config.hidden) < 1:
+        raise AgentConfigError(f"hidden must name at least one width above 0, got {list(config.hidden)}.")
+
+
+def entropy_weight(config: ActorCriticConfig, update: int) -> float:
+    """The entropy bonus of update number `update` (from 0)."""
+    if config.entropy_decay_updates == 0:
+        return config.entropy_bonus
+    done = min(update / config.entropy_decay_updates, 1.0)
+    return config.entropy_bonus + done * (config.entropy_bonus_final - config.entropy_bonus)

@@ -1,0 +1,193 @@
+"""Policy and value networks on flat features or on pixels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from worldsim.agents.actions import (
+    LOG_STD_RANGE,
+    ActionCoder,
+    Categorical,
+    Distribution,
+    SquashedGaussian,
+    describe_action_space,
+)
+from worldsim.agents.errors import UnusableSpaceError
+
+INPUT_LIMIT = 5.0
+MIN_VARIANCE = 1e-4
+INITIAL_LOG_STD = -0.5
+
+
+@dataclass(frozen=True)
+class NetworkSpec:
+    """All that is needed to build a policy again.
+
+    observation_shape: of one row; (H, W, C) uint8 if `pixels`, else any shape of numbers (flattened).
+    action_space: plain data, see `describe_action_space`. hidden: widths of the trunk.
+    """
+
+    observation_shape: tuple[int, ...]
+    pixels: bool
+    action_space: dict[str, Any]
+    hidden: tuple[int, ...]
+
+
+def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int]) -> NetworkSpec:
+    """The spec for a vector env's single spaces. Raises UnusableSpaceError if they cannot be used."""
+    space = envs.single_observation_space
+    if not isinstance(space, gym.spaces.Box):
+        raise UnusableSpaceError(f"The actor-critic needs Box observations, got {space}.")
+    pixels = space.dtype == np.uint8 and len(space.shape) == 3
+    if pixels and min(space.shape[:2]) < 8:
+        raise UnusableSpaceError(f"Pixel observations must be (H, W, C) with H, W >= 8, got {space.shape}.")
+    actions = describe_action_space(envs.single_action_space)
+    return NetworkSpec(tuple(int(n) for n in space.shape), pixels, actions, tuple(int(n) for n in hidden))
+
+
+class Inputs(nn.Module):
+    """Observations to network inputs: the one place that knows their range.
+
+    Pixels uint8 (B, H, W, C) become (B, C, H, W) in [-1, 1]. Other observations become (B, F), standardised by the
+    mean and variance of all observations that `observe` has seen, and limited to [-5, 5]. Without any they pass as
+    they are. A nearly constant feature is divided by no less than 0.01: its noise must not become a signal that looks
+    different in another environment. (Layer norm follows, so small observations lose nothing.)
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+
+    def __init__(self, spec: NetworkSpec) -> None:
+        super().__init__()
+        self.pixels = spec.pixels
+        self.shape = spec.observation_shape
+        size = 0 if spec.pixels else math.prod(spec.observation_shape)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("variance", torch.ones(size))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    @torch.no_grad()
+    def observe(self, observations: Tensor) -> None:
+        """Fold observations (B, ...) into the statistics (nothing to do for pixels)."""
+        if self.pixels:
+            return
+        batch = observations.reshape(observations.shape[0], -1).float()
+        variance, mean = torch.var_mean(batch, dim=0, correction=0)
+        # Chan et al. (1979): moments of two samples joined.
+        share = batch.shape[0] / (int(self.count) + batch.shape[0])
+        delta = mean - self.mean
+        if int(self.count) == 0:
+            self.variance.copy_(variance)
+        else:
+            self.variance.mul_(1 - share).add_(share * variance + share * (1 - share) * delta.square())
+        self.mean.add_(share * delta)
+        self.count.add_(batch.shape[0])
+
+    def forward(self, observations: Tensor) -> Tensor:
+        if tuple(observations.shape[1:]) != self.shape:
+            raise ValueError(f"Expected observations of shape (B, {self.shape}), got {tuple(observations.shape)}.")
+        if self.pixels:
+            return observations.permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (B, C, H, W)
+        flat = observations.reshape(observations.shape[0], -1).float()  # (B, F)
+        scaled = (flat - self.mean) * self.variance.clamp_min(MIN_VARIANCE).rsqrt()
+        return scaled.clamp(-INPUT_LIMIT, INPUT_LIMIT)
+
+
+def _pixel_encoder(shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
+    """A small convolutional encoder for (H, W, C) images, and the number of features it gives."""
+    height, width, channels = shape
+    layers: list[nn.Module] = []
+    out = 32
+    if min(height, width) >= 32:
+        layers += [nn.Conv2d(channels, out, 8, 4, 2), nn.SiLU()]
+        height, width = (height - 4) // 4 + 1, (width - 4) // 4 + 1
+    else:
+        layers += [nn.Conv2d(channels, out, 3, 1, 1), nn.SiLU()]
+    while min(height, width) > 7:
+        layers += [nn.Conv2d(out, 64, 4, 2, 1), nn.SiLU()]
+        out, height, width = 64, height // 2, width // 2
+    return nn.Sequential(*layers, nn.Flatten()), out * height * width
+
+
+def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
+    """Network inputs to features (B, hidden[-1])."""
+    layers: list[nn.Module] = []
+    if spec.pixels:
+        encoder, size = _pixel_encoder(spec.observation_shape)
+        layers += [encoder, nn.LayerNorm(size)]
+    else:
+        size = math.prod(spec.observation_shape)
+    for width in spec.hidden:
+        layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.SiLU()]
+        size = width
+    return nn.Sequential(*layers), size
+
+
+def initialise_trunk(trunk: nn.Sequential, generator: torch.Generator | None) -> None:
+    """Convolutions and linear layers orthogonal with gain sqrt(2), biases 0 (norms: 1 and 0 as they come)."""
+    for module in trunk.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.orthogonal_(module.weight, math.sqrt(2.0), generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class PolicyNetwork(nn.Module):
+    """Observations to a distribution over actions.
+
+    The head starts at zero: a new policy is uniform (Box: centred), whatever the input statistics are.
+    """
+
+    def __init__(self, spec: NetworkSpec, generator: torch.Generator | None = None) -> None:
+        super().__init__()
+        self.spec = spec
+        self.actions = ActionCoder(spec.action_space)
+        self.inputs = Inputs(spec)
+        self.trunk, size = build_trunk(spec)
+        self.head = nn.Linear(size, self.actions.size)
+        self.log_std = nn.Parameter(torch.zeros(0 if self.actions.discrete else self.actions.size))
+        self.initialise(generator)
+
+    def initialise(self, generator: torch.Generator | None) -> None:
+        """Trunk: see `initialise_trunk`. Head: zeros. Log standard deviations of Box actions: -0.5."""
+        initialise_trunk(self.trunk, generator)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+        nn.init.constant_(self.log_std, INITIAL_LOG_STD)
+
+    def distribution(self, inputs: Tensor) -> Distribution:
+        """The distribution for network inputs, that is for `self.inputs(observations)`."""
+        output = self.head(self.trunk(inputs))  # (B, A)
+        if self.actions.discrete:
+            return Categorical(torch.log_softmax(output, -1))
+        return SquashedGaussian(output, self.log_std.clamp(*LOG_STD_RANGE).expand_as(output))
+
+    def forward(self, observations: Tensor) -> Distribution:
+        return self.distribution(self.inputs(observations))
+
+    @torch.no_grad()
+    def act(
+        self,
+        observations: np.ndarray[Any, Any] | Tensor,
+        generator: torch.Generator | None = None,
+        greedy: bool = False,
+        temperature: float = 1.0,
+    ) -> np.ndarray[Any, Any]:
+        """Environment actions for observations (B, ...): int64 (B,) for Discrete, float32 (B, *shape) for Box.
+
+        generator: a CPU generator to sample with; None uses torch's global one. greedy: the mode, without a draw.
+        temperature: above 0; divides a Discrete policy's logits, multiplies a Box policy's standard deviation.
+        """
+        policy = self(torch.as_tensor(observations).to(self.head.weight.device))
+        if greedy:
+            return self.actions.decode(policy.mode())
+        return self.actions.decode(policy.tempered(temperature).sample(generator))

@@ -1,0 +1,99 @@
+"""Saved policies: a folder with `policy.safetensors` (weights) and `config.json` (what they belong to). No pickle."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from worldsim.agents.errors import PolicyFileError
+from worldsim.agents.networks import NetworkSpec, PolicyNetwork
+
+FORMAT = "worldsim-policy"
+VERSION = 1
+WEIGHTS = "policy.safetensors"
+CONFIG = "config.json"
+
+
+def save_policy(policy: PolicyNetwork, folder: Path, notes: Mapping[str, Any] | None = None) -> None:
+    """Write the policy (weights, input statistics, spec) into `folder`, over an older policy if there is one.
+
+    notes: plain data to keep beside it (where it was trained, for instance); `read_policy_config` gives it back.
+    Each file is replaced at once; a crash between the two shows on loading. Raises PolicyFileError for a folder that
+    holds a foreign config.json.
+    """
+    folder = Path(folder)
+    if (folder / CONFIG).exists():
+        read_policy_config(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = save({name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()})
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "spec": asdict(policy.spec),
+        "notes": dict(notes or {}),
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+    }
+    _replace(folder / WEIGHTS, weights)
+    _replace(folder / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+
+
+def read_policy_config(folder: Path) -> dict[str, Any]:
+    """The saved policy's config.json: "format", "version", "spec", "notes", "weights_sha256".
+
+    Raises PolicyFileError if it is missing, unreadable, or not that of a policy of this version.
+    """
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PolicyFileError(f"No policy in '{folder}': {CONFIG} is missing.") from None
+    except (UnicodeDecodeError, json.JSONDecodeError):
+        raise PolicyFileError(f"'{path}' is not JSON: the file is damaged or foreign.") from None
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise PolicyFileError(f'\'{path}\' does not describe a policy: expected "format": "{FORMAT}".')
+    if config.get("version") != VERSION:
+        raise PolicyFileError(f"'{path}' has version {config.get('version')}, this program reads version {VERSION}.")
+    return config
+
+
+def load_policy(folder: Path, device: torch.device | str = "cpu") -> PolicyNetwork:
+    """The policy saved in `folder`, in evaluation mode. Raises PolicyFileError for unusable files."""
+    config = read_policy_config(folder)
+    path = Path(folder) / WEIGHTS
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise PolicyFileError(f"No policy in '{folder}': {WEIGHTS} is missing.") from None
+    if hashlib.sha256(data).hexdigest() != config.get("weights_sha256"):
+        raise PolicyFileError(f"'{path}' is not what {CONFIG} was written for: it is truncated, damaged or replaced.")
+    try:
+        spec = config["spec"]
+        policy = PolicyNetwork(
+            NetworkSpec(
+                tuple(spec["observation_shape"]), bool(spec["pixels"]), spec["action_space"], tuple(spec["hidden"])
+            )
+        )
+        policy.load_state_dict(load(data))
+    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise PolicyFileError(f"The policy in '{folder}' does not fit its {CONFIG}: {reason}") from error
+    return policy.to(device).eval()
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file so that it is either the old or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
