@@ -1,0 +1,31 @@
+"""The tokenizer's settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class TokenizerConfig:
+    """What the tokenizer is and how it is trained.
+
+    kind "pixels" has nothing to train and uses `patch` alone; every other field belongs to kind "vit".
+    """
+
+    kind: str = "vit"  # "vit": trained autoencoder; "pixels": patches as they are
+    patch: int = 8  # pixels per side of a patch
+    merge: list[int] = field(default_factory=lambda: [2, 2])  # [rows, cols] of patches that make one latent token
+    channels: int = 32  # D, numbers per latent token
+    width: int = 192  # M of encoder and decoder
+    encoder_layers: int = 3
+    decoder_layers: int = 4
+    heads: int = 4
+    mask_max: float = 0.4  # each image masks a share p ~ U(0, mask_max) of its patches in training
+    contrast_weight: float = 12.0  # loss weight of a pixel is 1 + contrast_weight * local contrast
+    steps: int = 3000
+    batch_frames: int = 64
+    learning_rate: float = 1e-3  # peak; cosine decay to a tenth
+    warmup_steps: int = 100
+    weight_decay: float = 0.01  # of matrices only
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.999  # of the weights that become the tokenizer

@@ -1,0 +1,166 @@
+"""Trains the ViT tokenizer on single frames of an episode store."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim.data.store import EpisodeStore
+from worldsim.device import autocast
+from worldsim.errors import UserError
+from worldsim.tokenizers.build import build_tokenizer
+from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.tokenizers.frames import FramePool
+from worldsim.tokenizers.loss import local_contrast, psnr, reconstruction_loss
+from worldsim.tokenizers.pixel_range import to_model_range, to_uint8
+from worldsim.tokenizers.vit import VitTokenizer
+
+EVALUATE_EVERY = 200
+EVALUATION_FRAMES = 64
+PICTURE_FRAMES = 8
+PICTURE_SCALE = 2
+DETAIL_CONTRAST = 0.25  # pixels of at least this local contrast count as detail
+
+
+class TokenizerLearner:
+    """A `worldsim.training.Learner`. `tokenizer` is the result: the running average (EMA) of the trained weights."""
+
+    def __init__(
+        self,
+        config: TokenizerConfig,
+        store: EpisodeStore,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+    ) -> None:
+        """Starts from weights drawn with `seed`; dtype bfloat16 computes under autocast with fp32 weights.
+
+        Raises UserError for a kind without weights and for a store without training frames.
+        """
+        if config.kind != "vit":
+            raise UserError(f"tokenizer.kind={config.kind!r} has nothing to train: choose vit")
+        self.config = config
+        self.device, self.dtype = torch.device(device), dtype
+        self.step = 0
+        self._numpy = np.random.default_rng(np.random.SeedSequence([seed, 0]))
+        self._masks = torch.Generator(self.device).manual_seed(seed)
+        self._pool = FramePool(store, "train")
+        if not len(self._pool):
+            raise UserError("the episode store has no training frames: collect episodes first")
+        held_out = FramePool(store, "held_out")
+        evaluation_pool = held_out if len(held_out) else self._pool  # a tiny store may have nothing held out
+        self._held_out = self._to_device(evaluation_pool.spread(EVALUATION_FRAMES))
+
+        self.model = cast(VitTokenizer, build_tokenizer(config, store.spec.frame_shape))
+        self.model.init_weights(torch.Generator().manual_seed(seed))
+        self.model.to(self.device)
+        self.tokenizer = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self._optimizer = _adamw(self.model, config)
+
+    def update(self) -> dict[str, float]:
+        """One optimizer step on `batch_frames` random training frames.
+
+        Returns loss, psnr (dB, of the masked training pass), learning_rate and grad_norm; every EVALUATE_EVERY steps
+        also held_out_psnr and held_out_detail_psnr (unmasked, by the averaged weights).
+        """
+        learning_rate = self.config.learning_rate * schedule(self.step, self.config.warmup_steps, self.config.steps)
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        frames = to_model_range(self._to_device(self._pool.sample(self.config.batch_frames, self._numpy)))
+        mask = self.model.draw_mask(len(frames), self._masks)
+
+        with autocast(self.device, self.dtype):
+            reconstruction = self.model(frames, mask)
+        result = reconstruction_loss(reconstruction, frames, self.config.contrast_weight)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(result.loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
+        self._optimizer.step()
+        self.step += 1
+        self._average_weights()
+
+        metrics = {
+            "loss": float(result.loss.detach()),
+            "psnr": psnr(float(result.squared_error)),
+            "learning_rate": learning_rate,
+            "grad_norm": float(norm),
+        }
+        if self.step % EVALUATE_EVERY == 0 or self.step == self.config.steps:
+            metrics |= self.evaluate()
+        return metrics
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """PSNR in dB over fixed held-out frames: of all pixels, and of pixels that stand out (small objects, edges)."""
+        frames = to_model_range(self._held_out)
+        squared = (to_model_range(self._reconstruct(self._held_out)) - frames).square().mean(-1)  # (B, H, W)
+        metrics = {"held_out_psnr": psnr(float(squared.mean()))}
+        detail = local_contrast(frames) >= DETAIL_CONTRAST
+        if bool(detail.any()):
+            metrics["held_out_detail_psnr"] = psnr(float(squared[detail].mean()))
+        return metrics
+
+    def images(self, step: int = 0) -> dict[str, NDArray[np.uint8]]:
+        """{"reconstruction": uint8 (H', W', C)}: held-out originals above their reconstructions, enlarged."""
+        originals = self._held_out[:: EVALUATION_FRAMES // PICTURE_FRAMES][:PICTURE_FRAMES]
+        rows = torch.stack([originals, self._reconstruct(originals)])  # (2, B, H, W, C)
+        grid = rows.transpose(1, 2).flatten(2, 3).flatten(0, 1)  # (2 * H, B * W, C)
+        large = grid.repeat_interleave(PICTURE_SCALE, 0).repeat_interleave(PICTURE_SCALE, 1)
+        return {"reconstruction": large.cpu().numpy()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a bitwise resume needs; only tensors and plain Python values."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "ema": self.tokenizer.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "numpy": self._numpy.bit_generator.state,
+            "masks": self._masks.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`. Raises KeyError, RuntimeError or ValueError when the state does not fit."""
+        self.model.load_state_dict(state["model"])
+        self.tokenizer.load_state_dict(state["ema"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._numpy.bit_generator.state = state["numpy"]
+        self._masks.set_state(state["masks"].cpu())
+        self.step = int(state["step"])
+
+    @torch.no_grad()
+    def _average_weights(self) -> None:
+        # A plain running mean at first, so that short trainings do not keep their random start.
+        decay = min(self.config.ema_decay, self.step / (self.step + 9.0))
+        for average, current in zip(self.tokenizer.parameters(), self.model.parameters(), strict=True):
+            average.lerp_(current, 1.0 - decay)
+
+    @torch.no_grad()
+    def _reconstruct(self, frames: Tensor) -> Tensor:
+        with autocast(self.device, self.dtype):
+            return to_uint8(self.tokenizer(to_model_range(frames)))
+
+    def _to_device(self, frames: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(frames).to(self.device, non_blocking=True)
+
+
+def schedule(step: int, warmup_steps: int, steps: int) -> float:
+    """The share of the peak learning rate at 0-based `step`: linear warm-up, then cosine decay to a tenth."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
+    return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def _adamw(model: torch.nn.Module, config: TokenizerConfig) -> torch.optim.AdamW:
+    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "positions" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "positions" in name]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)
