@@ -1,0 +1,113 @@
+"""Rectified flow with a noise level per frame, shortcut step sizes and few-step sampling. Knows no network.
+
+Noise level tau in [0, 1]: 0 = pure noise, 1 = data. A noisy latent is `z_tau = (1 - tau) noise + tau clean`
+(Liu et al. 2022, arXiv 2209.03003). A denoiser is any callable `(noisy, tau, step_size) -> clean estimate` with
+noisy (B, T, N, D) and tau, step_size (B, T): prediction and loss live in clean-latent space, as in Dreamer 4
+(arXiv 2509.24527). `step_size` d says how far along tau one sampling step will jump (shortcut models,
+arXiv 2410.12557); the finest is `1 / finest_steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class NoiseLevels:
+    """Noise levels and step sizes of one training batch.
+
+    tau: (B, T) noise level, 0 = noise, 1 = data. step_size: (B, T) in (0, 1].
+    """
+
+    tau: Tensor
+    step_size: Tensor
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sampled clean latent (B, T, N, D) and how far the estimate moved, mean squared, from first to last step (B, T)."""
+
+    latents: Tensor
+    movement: Tensor
+
+
+def corrupt(clean: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
+    """z_tau = (1 - tau) noise + tau clean; clean and noise (B, T, N, D), tau (B, T)."""
+    level = tau[..., None, None]
+    return noise + level * (clean - noise)
+
+
+def draw_flow_levels(batch: int, frames: int, finest_steps: int, generator: torch.Generator) -> NoiseLevels:
+    """tau ~ U(0, 1) per frame (diffusion forcing, arXiv 2407.01392) at the finest step size."""
+    tau = torch.rand(batch, frames, generator=generator)
+    return NoiseLevels(tau, torch.full_like(tau, 1.0 / finest_steps))
+
+
+def draw_shortcut_levels(batch: int, frames: int, finest_steps: int, generator: torch.Generator) -> NoiseLevels:
+    """Step sizes 2, 4, ... times the finest, each equally likely, and tau a multiple of the step below 1."""
+    doublings = finest_steps.bit_length() - 1
+    exponent = torch.randint(1, doublings + 1, (batch, frames), generator=generator)
+    step_size = torch.pow(2.0, exponent.float()) / finest_steps
+    positions = torch.floor(torch.rand(batch, frames, generator=generator) / step_size)
+    return NoiseLevels(positions * step_size, step_size)
+
+
+def ramp_weight(tau: Tensor) -> Tensor:
+    """0.9 tau + 0.1: more weight where more signal is left to use (Dreamer 4, equation 8)."""
+    return 0.9 * tau + 0.1
+
+
+def precondition(noisy: Tensor, output: Tensor, tau: Tensor) -> Tensor:
+    """Clean estimate from a network's unit-scale output: c_skip noisy + c_out output (EDM, arXiv 2206.00364).
+
+    For unit-scale data c_skip = tau / (tau^2 + (1 - tau)^2) is the best linear guess and c_out its error, so the
+    network starts from that guess at every noise level instead of learning it.
+    """
+    variance = tau.square() + (1.0 - tau).square()
+    skip = (tau / variance)[..., None, None]
+    scale = ((1.0 - tau) / variance.sqrt())[..., None, None]
+    return skip * noisy + scale * output
+
+
+def euler_step(noisy: Tensor, clean_estimate: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
+    """Move from tau to tau + step_size along the velocity that the clean estimate implies."""
+    share = (step_size / (1.0 - tau).clamp(min=1e-6)).clamp(max=1.0)[..., None, None]
+    return noisy + share * (clean_estimate - noisy)
+
+
+@torch.no_grad()
+def shortcut_target(denoise: Denoiser, noisy: Tensor, levels: NoiseLevels) -> Tensor:
+    """The clean latent to which one step of size d should point: where two steps of size d / 2 lead.
+
+    With velocities b' and b'' of the two half steps the target velocity is their mean (shortcut models, equation 5);
+    in clean-latent space that is `noisy + (1 - tau) (b' + b'') / 2`, whose plain squared error already carries
+    the weight (1 - tau)^2 that Dreamer 4 puts on it.
+    """
+    half = levels.step_size / 2
+    first = denoise(noisy, levels.tau, half)
+    middle = euler_step(noisy, first, levels.tau, half)
+    second = denoise(middle, levels.tau + half, half)
+    end = euler_step(middle, second, levels.tau + half, half)
+    reach = ((1.0 - levels.tau) / levels.step_size)[..., None, None]
+    return noisy + reach * (end - noisy)
+
+
+def sample(denoise: Denoiser, noise: Tensor, steps: int) -> Sample:
+    """Integrate from noise (B, T, N, D) to a clean latent in `steps` equal steps."""
+    shape = noise.shape[:2]
+    step_size = torch.full(shape, 1.0 / steps, device=noise.device)
+    latents = noise
+    estimates: list[Tensor] = []
+    for index in range(steps):
+        tau = torch.full(shape, index / steps, device=noise.device)
+        estimate = denoise(latents, tau, step_size)
+        latents = euler_step(latents, estimate, tau, step_size)
+        estimates.append(estimate)
+    movement = (estimates[-1] - estimates[0]).square().mean(dim=(-2, -1))
+    return Sample(latents, movement)

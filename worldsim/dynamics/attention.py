@@ -1,0 +1,126 @@
+"""Attention over the tokens of a frame and over the past frames of a token, with rotary positions.
+
+Rows are short (9 to 64 keys), so the plain softmax form is used: on CPUs PyTorch's fused kernel is several times
+slower in its bfloat16 backward pass for rows this short.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Rotary(nn.Module):
+    """Rotary position angles for a table of positions (Su et al. 2021, arXiv 2104.09864).
+
+    cosine, sine: (positions, head_width / 2) float32 buffers, recomputed on construction and never saved.
+    """
+
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, angles: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("cosine", angles.cos(), persistent=False)
+        self.register_buffer("sine", angles.sin(), persistent=False)
+
+    def forward(self, vectors: Tensor, positions: Tensor | None = None) -> Tensor:
+        """Rotate vectors (..., P, head_width); `positions` (P,) indexes the table, by default 0..P-1."""
+        cosine = self.cosine if positions is None else self.cosine[positions]
+        sine = self.sine if positions is None else self.sine[positions]
+        cosine, sine = cosine.to(vectors.dtype), sine.to(vectors.dtype)
+        left, right = vectors.chunk(2, dim=-1)
+        return torch.cat([left * cosine - right * sine, left * sine + right * cosine], dim=-1)
+
+
+def time_angles(window: int, head_width: int) -> Tensor:
+    """Angles (2 window, head_width / 2) whose frequencies are whole multiples of 2 pi / (2 window).
+
+    Positions modulo 2 * window then give exactly the same rotation, so a rollout of any length never leaves the
+    table and a cached key never needs to be rotated again; distances below the window stay unambiguous.
+    """
+    period = 2 * window
+    pairs = head_width // 2
+    multiples = torch.logspace(0, math.log2(max(period // 4, 1)), pairs, base=2.0).round()
+    positions = torch.arange(period, dtype=torch.float32)
+    return positions[:, None] * multiples[None, :] * (2 * math.pi / period)
+
+
+def space_angles(rows: int, columns: int, registers: int, head_width: int) -> Tensor:
+    """Angles (rows * columns + registers, head_width / 2): half of the pairs turn with the row, half with the column.
+
+    Register tokens, which come last, have no place in the frame and are not turned.
+    """
+    pairs = head_width // 2
+    frequencies = 1.0 / 100.0 ** (torch.arange((pairs + 1) // 2, dtype=torch.float32) / max((pairs + 1) // 2, 1))
+    row = torch.arange(rows, dtype=torch.float32).repeat_interleave(columns)
+    column = torch.arange(columns, dtype=torch.float32).repeat(rows)
+    angles = torch.cat([row[:, None] * frequencies, column[:, None] * frequencies], dim=-1)[:, :pairs]
+    return torch.cat([angles, torch.zeros(registers, pairs)])
+
+
+class Projection(nn.Module):
+    """Queries, keys and values of normalised length (QK-norm, arXiv 2302.05442), and the output projection."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.head_width = width // heads
+        self.query_key_value = nn.Linear(width, 3 * width, bias=False)
+        self.output = nn.Linear(width, width, bias=False)
+        self.query_gain = nn.Parameter(torch.ones(self.head_width))
+        self.key_gain = nn.Parameter(torch.ones(self.head_width))
+
+    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, T, N, M) -> query, key, value, each (B, T, N, heads, head_width)."""
+        mixed = self.query_key_value(tokens).unflatten(-1, (3, self.heads, self.head_width))
+        query, key, value = mixed.unbind(-3)  # (B, T, N, heads, head_width)
+        query = F.rms_norm(query, (self.head_width,), self.query_gain.to(query.dtype))
+        key = F.rms_norm(key, (self.head_width,), self.key_gain.to(key.dtype))
+        return query, key, value
+
+
+class SpaceAttention(Projection):
+    """Each token attends to all tokens of its own frame."""
+
+    def forward(self, tokens: Tensor, rotary: Rotary) -> Tensor:
+        """(B, T, N, M) -> (B, T, N, M)."""
+        query, key, value = (part.transpose(2, 3) for part in self.project(tokens))  # (B, T, heads, N, head_width)
+        query, key = rotary(query), rotary(key)
+        scores = query @ key.transpose(-1, -2) * self.head_width**-0.5  # (B, T, heads, N, N)
+        mixed = scores.softmax(dim=-1) @ value
+        return self.output(mixed.transpose(2, 3).flatten(-2))  # type: ignore[no-any-return]
+
+
+class TimeAttention(Projection):
+    """Each token attends to itself and to the tokens in its place in a memory of earlier frames."""
+
+    def keys_values(self, tokens: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
+        """What this layer remembers of frames (B, T, N, M): keys and values, (2, B, N, heads, T, head_width)."""
+        _, key, value = self.project(tokens)
+        key, value = (part.permute(0, 2, 3, 1, 4) for part in (key, value))
+        return torch.stack([rotary(key, positions), value])
+
+    def forward(
+        self, tokens: Tensor, rotary: Rotary, positions: Tensor, memory: Tensor | None, visible: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Attend to a memory of earlier frames and to oneself.
+
+        tokens: (B, T, N, M). positions: (T,) rotary positions. memory: (2, B, N, heads, S, head_width), or None: the
+        frames given are their own memory (S = T). visible: bool (B or 1, T, S), which memory frames each frame sees,
+        itself excepted. Returns the mixed tokens and the frames' own keys and values, (2, B, N, heads, T, head_width).
+        """
+        query, key, value = (part.permute(0, 2, 3, 1, 4) for part in self.project(tokens))  # (B, N, heads, T, width)
+        query, key = rotary(query, positions), rotary(key, positions)
+        own = torch.stack([key, value])
+        past_key, past_value = (own if memory is None else memory).unbind(0)
+        scale = self.head_width**-0.5
+        past = query @ past_key.transpose(-1, -2) * scale  # (B, N, heads, T, S)
+        past = past.masked_fill(~visible[:, None, None], -1e4)
+        itself = (query * key).sum(-1, keepdim=True) * scale  # (B, N, heads, T, 1)
+        shares = torch.cat([past, itself], dim=-1).softmax(dim=-1)
+        mixed = shares[..., :-1] @ past_value + shares[..., -1:] * value
+        return self.output(mixed.permute(0, 3, 1, 2, 4).flatten(-2)), own

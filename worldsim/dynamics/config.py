@@ -1,0 +1,65 @@
+"""Settings of the dynamics and the table of named sizes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Size(NamedTuple):
+    """Shape of a transformer: model width M, number of layers, attention heads."""
+
+    width: int
+    depth: int
+    heads: int
+
+
+SIZES: dict[str, Size] = {
+    "debug": Size(16, 2, 2),
+    "nano": Size(96, 4, 3),
+    "micro": Size(128, 4, 4),
+    "tiny": Size(192, 6, 4),
+    "small": Size(256, 6, 4),
+    "medium": Size(320, 8, 5),
+    "base": Size(512, 12, 8),
+}
+
+
+@dataclass
+class DynamicsConfig:
+    """The Diffusion Transformer and how it is trained.
+
+    size: a key of SIZES. window: frames a time layer sees, itself included. clip_frames: length of training clips
+    (longer than the window, so that training meets a full window). time_every: every n-th layer also attends over
+    time. registers: extra tokens per frame; the first carries the belief. belief_size: width of the belief vector.
+    context_noise: 1 - tau of the frames in memory. finest_steps: a power of two, the finest sampling schedule trained.
+    shortcut_fraction: share of rows trained on larger steps. sampling_steps: steps used in dreams. change_weight,
+    change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame / change_scale, 0, 1),
+    so that small moving things count. self_context_fraction: share of rows whose memory holds frames that the model
+    made itself. termination_weight, reward_weight: factors on the losses of the heads.
+    """
+
+    size: str = "tiny"
+    window: int = 12
+    clip_frames: int = 20
+    time_every: int = 2
+    registers: int = 1
+    belief_size: int = 128
+    context_noise: float = 0.1
+    finest_steps: int = 8
+    shortcut_fraction: float = 0.25
+    sampling_steps: int = 2
+    change_weight: float = 6.0
+    change_scale: float = 0.5
+    self_context_fraction: float = 0.0
+    reward_weight: float = 0.1
+    termination_weight: float = 0.5
+    steps: int = 10_000
+    batch_clips: int = 16
+    optimizer: str = "muon"  # a key of worldsim.optimization.OPTIMIZERS
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    warmup_steps: int = 200
+    ema_decay: float = 0.999
+    ending_fraction: float = 0.25
+    reward_bins: int = 65

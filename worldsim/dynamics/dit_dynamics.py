@@ -1,0 +1,299 @@
+"""The default dynamics: a DiT trained and sampled with two passes that are the same in training and in dreams.
+
+*Context pass*: frames at a small fixed noise; writes the memory and reads the belief. *Denoising pass*: noisy frames,
+each seeing the memory strictly before it. In training both passes run over whole clips in parallel; in a dream they run
+over one frame against a ring of cached keys and values. So every training frame is a sample of the very task
+that a dream poses (clean-ish past, noisy present), which plain diffusion forcing meets only by chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from worldsim import diffusion
+from worldsim.dynamics.config import SIZES, DynamicsConfig
+from worldsim.dynamics.dit import DiT
+from worldsim.dynamics.heads import OutcomeHead
+from worldsim.dynamics.protocol import LatentClip, Outcome
+from worldsim.dynamics.scale import LatentScale
+
+
+@dataclass(frozen=True)
+class DiTState:
+    """The past as the dynamics keeps it, one row per dream. `step` and `observe` consume it: the ring is written in place.
+
+    memory: ring of keys and values, (layers, 2, B, N + registers, heads, window - 1, head_width).
+    filled: bool (B, window - 1), which slots of the ring hold frames of this row's episode. previous: (B, N, D), the
+    last frame with its context noise. belief: (B, belief_size). clock: frames seen so far, common to all rows.
+    """
+
+    memory: Tensor
+    filled: Tensor
+    previous: Tensor
+    belief: Tensor
+    clock: int
+
+    def clone(self) -> DiTState:
+        """A copy that shares nothing, to branch a dream."""
+        return DiTState(
+            self.memory.clone(), self.filled.clone(), self.previous.clone(), self.belief.clone(), self.clock
+        )
+
+
+def band(frames: int, window: int, device: torch.device) -> Tensor:
+    """bool (1, T, T): frame t sees the memory of the window - 1 frames before it."""
+    distance = torch.arange(frames, device=device)[:, None] - torch.arange(frames, device=device)[None, :]
+    return ((distance > 0) & (distance < window))[None]
+
+
+class DiTDynamics(nn.Module):
+    """DiT, heads, loss and the three ways to go forward: start, step, observe."""
+
+    def __init__(
+        self, config: DynamicsConfig, tokens: int, channels: int, grid: tuple[int, int], action_features: int
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_shape = (tokens, channels)
+        self.action_features = action_features
+        self.belief_size = config.belief_size
+        self.scale = LatentScale(channels)
+        self.dit = DiT(config, tokens, channels, grid, action_features)
+        self.head = OutcomeHead(config.belief_size, action_features, SIZES[config.size].width, config.reward_bins)
+
+    # Training
+
+    def loss(self, clip: LatentClip, *, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Shortcut-forcing loss on the frames, cross-entropies on reward and termination; see the module's header."""
+        batch, frames = clip.present.shape
+        device = clip.latents.device
+        context = clip.latents
+        made = round(self.config.self_context_fraction * batch)
+        if made:
+            context = torch.cat([self._self_made(clip, made, generator), context[made:]])
+        context = self._context_noised(context, _noise(context.shape, generator, device))
+        previous = _shift(context)
+        positions = torch.arange(frames, device=device) % (2 * self.config.window)
+        visible = band(frames, self.config.window, device)
+        context_tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
+        memory_pass = self.dit(
+            context,
+            previous,
+            self.dit.condition(context_tau, None, clip.actions, clip.has_action),
+            None,
+            positions,
+            None,
+            visible,
+        )
+        past_belief = _shift(memory_pass.belief)
+
+        rows = round(self.config.shortcut_fraction * batch)
+        flow = diffusion.draw_flow_levels(batch - rows, frames, self.config.finest_steps, generator)
+        shortcut = diffusion.draw_shortcut_levels(rows, frames, self.config.finest_steps, generator)
+        tau = torch.cat([shortcut.tau, flow.tau]).to(device)
+        step_size = torch.cat([shortcut.step_size, flow.step_size]).to(device)
+        noisy = diffusion.corrupt(clip.latents, _noise(clip.latents.shape, generator, device), tau)
+        target = clip.latents
+        if rows:
+            teacher = _Denoiser(
+                self.dit,
+                previous[:rows],
+                clip.actions[:rows],
+                clip.has_action[:rows],
+                past_belief[:rows].detach(),
+                positions,
+                memory_pass.memory[:, :, :rows].detach(),
+                visible,
+            )
+            levels = diffusion.NoiseLevels(tau[:rows], step_size[:rows])
+            target = torch.cat([diffusion.shortcut_target(teacher, noisy[:rows], levels), target[rows:]])
+        student = _Denoiser(
+            self.dit, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
+        )
+        clean = student(noisy, tau, step_size)
+
+        change = (clip.latents - _shift(clip.latents)).square().mean(-1)  # (B, T, N)
+        token_weight = 1 + self.config.change_weight * (change / self.config.change_scale).clamp(0, 1)
+        # The first frame of a clip has no memory: nothing could predict it.
+        known = clip.frame_valid & (torch.arange(frames, device=device) > 0)
+        frame_weight = diffusion.ramp_weight(tau) * known
+        error = (clean - target).square().mean(-1)  # (B, T, N)
+        latent_loss = (error * token_weight * frame_weight[..., None]).sum() / (
+            (token_weight * known[..., None]).sum().clamp(min=1)
+        )
+        reward_loss, termination_loss = self.head.losses(
+            memory_pass.belief[:, :-1],
+            clip.actions[:, 1:],
+            clip.rewards[:, 1:],
+            clip.terminated[:, 1:],
+            clip.head_weight[:, 1:],
+        )
+        total = (
+            latent_loss + self.config.reward_weight * reward_loss + self.config.termination_weight * termination_loss
+        )
+        parts = {
+            "latent": latent_loss,
+            "reward": reward_loss,
+            "termination": termination_loss,
+            "change": (change * known[..., None]).sum() / (known.sum() * change.shape[-1]).clamp(min=1),
+        }
+        return total, {name: value.detach() for name, value in parts.items()}
+
+    @torch.no_grad()
+    def _self_made(self, clip: LatentClip, rows: int, generator: torch.Generator) -> Tensor:
+        """Latents (rows, T, N, D) of which a random half is replaced by the model's own one-step predictions."""
+        real, actions, has_action = clip.latents[:rows], clip.actions[:rows], clip.has_action[:rows]
+        frames, device = real.shape[1], real.device
+        context = self._context_noised(real, _noise(real.shape, generator, device))
+        previous = _shift(context)
+        positions = torch.arange(frames, device=device) % (2 * self.config.window)
+        visible = band(frames, self.config.window, device)
+        tau = torch.full((rows, frames), 1 - self.config.context_noise, device=device)
+        condition = self.dit.condition(tau, None, actions, has_action)
+        memory_pass = self.dit(context, previous, condition, None, positions, None, visible)
+        denoiser = _Denoiser(
+            self.dit,
+            previous,
+            actions,
+            has_action,
+            _shift(memory_pass.belief),
+            positions,
+            memory_pass.memory,
+            visible,
+        )
+        noise = _noise(real.shape, generator, device)
+        made = diffusion.sample(denoiser, noise, 1).latents
+        chosen = torch.rand(rows, frames, generator=generator).to(device) < 0.5
+        chosen = chosen & clip.frame_valid[:rows] & (torch.arange(frames, device=device) > 0)
+        return torch.where(chosen[..., None, None], made, real)
+
+    # Dreaming
+
+    def start(
+        self, latents: Tensor, actions: Tensor, has_action: Tensor, present: Tensor, noise: Tensor
+    ) -> DiTState:
+        """State after frames (B, T, N, D) that end now, T from 1 to the window.
+
+        actions: (B, T, A), has_action: bool (B, T). present: bool (B, T), False on the left where a row's history is
+        shorter than T. noise: (B, T, N, D), unit normal.
+        """
+        batch, frames = present.shape
+        device = latents.device
+        context = self._context_noised(latents, noise)
+        before = torch.cat([torch.zeros_like(present[:, :1]), present[:, :-1]], dim=1)
+        previous = _shift(context) * before[..., None, None]
+        positions = torch.arange(frames, device=device) % (2 * self.config.window)
+        visible = band(frames, self.config.window, device) & present[:, None, :]
+        tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
+        condition = self.dit.condition(tau, None, actions, has_action)
+        output = self.dit(context, previous, condition, None, positions, None, visible)
+        slots = self.config.window - 1
+        kept = min(frames, slots)
+        ring = output.memory.new_zeros(*output.memory.shape[:5], slots, output.memory.shape[-1])
+        filled = torch.zeros(batch, slots, dtype=torch.bool, device=device)
+        where = torch.arange(frames - kept, frames, device=device) % slots
+        ring[..., where, :] = output.memory[..., frames - kept :, :]
+        filled[:, where] = present[:, frames - kept :]
+        return DiTState(ring, filled, context[:, -1], output.belief[:, -1], frames)
+
+    def restart_rows(self, state: DiTState, rows: Tensor, fresh: DiTState) -> DiTState:
+        """`state` with `rows` (indices) replaced by the rows of `fresh`, whatever the two clocks show.
+
+        Keys are rotated by their position, so a ring written at another clock is turned, slot and angle, to this one.
+        """
+        shift = state.clock - fresh.clock
+        slots = self.config.window - 1
+        source = (torch.arange(slots, device=rows.device) - shift) % slots
+        turned = fresh.memory[..., source, :]
+        turns = torch.full((slots,), shift, device=rows.device) % (2 * self.config.window)
+        turned = torch.stack([self.dit.time_rotary(turned[:, 0], turns), turned[:, 1]], dim=1)
+        memory, filled = state.memory.clone(), state.filled.clone()
+        memory[:, :, rows] = turned
+        filled[rows] = fresh.filled[:, source]
+        previous, belief = state.previous.clone(), state.belief.clone()
+        previous[rows], belief[rows] = fresh.previous, fresh.belief
+        return DiTState(memory, filled, previous, belief, state.clock)
+
+    def step(self, state: DiTState, actions: Tensor, noise: Tensor, sampling_steps: int) -> tuple[DiTState, Outcome]:
+        """Dream one frame. actions (B, A); noise (B, 2, N, D): [:, 0] starts the sampler, [:, 1] goes to the memory."""
+        present = torch.ones(actions.shape[0], 1, dtype=torch.bool, device=actions.device)
+        denoiser = _Denoiser(
+            self.dit,
+            state.previous[:, None],
+            actions[:, None],
+            present,
+            state.belief[:, None],
+            self._positions(state),
+            state.memory,
+            state.filled[:, None],
+        )
+        drawn = diffusion.sample(denoiser, noise[:, :1], sampling_steps)
+        return self._advance(state, self.scale.clamp(drawn.latents), actions, noise[:, 1:], drawn.movement[:, 0])
+
+    def observe(self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor) -> tuple[DiTState, Outcome]:
+        """The same update with a real frame: latents (B, N, D), actions (B, A), noise (B, 2, N, D)."""
+        return self._advance(state, latents[:, None], actions, noise[:, 1:], torch.zeros_like(latents[:, 0, 0]))
+
+    def _advance(
+        self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor, uncertainty: Tensor
+    ) -> tuple[DiTState, Outcome]:
+        """Write frame latents (B, 1, N, D) into the memory and read belief, reward and termination."""
+        reward, termination = self.head.predict(state.belief, actions)
+        context = self._context_noised(latents, noise)
+        tau = torch.full(latents.shape[:2], 1 - self.config.context_noise, device=latents.device)
+        has_action = torch.ones_like(tau, dtype=torch.bool)
+        condition = self.dit.condition(tau, None, actions[:, None], has_action)
+        output = self.dit(
+            context,
+            state.previous[:, None],
+            condition,
+            None,
+            self._positions(state),
+            state.memory,
+            state.filled[:, None],
+        )
+        slot = state.clock % (self.config.window - 1)
+        state.memory[..., slot, :] = output.memory[..., 0, :]
+        state.filled[:, slot] = True
+        advanced = replace(state, previous=context[:, 0], belief=output.belief[:, 0], clock=state.clock + 1)
+        return advanced, Outcome(latents[:, 0], output.belief[:, 0], reward, termination, uncertainty)
+
+    def _positions(self, state: DiTState) -> Tensor:
+        return torch.tensor([state.clock % (2 * self.config.window)], device=state.belief.device)
+
+    def _context_noised(self, latents: Tensor, noise: Tensor) -> Tensor:
+        tau = torch.full(latents.shape[:2], 1 - self.config.context_noise, device=latents.device)
+        return diffusion.corrupt(latents, noise, tau)
+
+
+@dataclass(frozen=True)
+class _Denoiser:
+    """The denoising pass as the callable that `worldsim.diffusion` takes."""
+
+    dit: DiT
+    previous: Tensor
+    actions: Tensor
+    has_action: Tensor
+    past_belief: Tensor
+    positions: Tensor
+    memory: Tensor
+    visible: Tensor
+
+    def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
+        condition = self.dit.condition(tau, step_size, self.actions, self.has_action)
+        output = self.dit(
+            noisy, self.previous, condition, self.past_belief, self.positions, self.memory, self.visible
+        )
+        return diffusion.precondition(noisy, output.clean, tau)
+
+
+def _shift(frames: Tensor) -> Tensor:
+    """Each frame's predecessor along axis 1; zeros before the first."""
+    return torch.cat([torch.zeros_like(frames[:, :1]), frames[:, :-1]], dim=1)
+
+
+def _noise(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
+    return torch.randn(shape, generator=generator).to(device)

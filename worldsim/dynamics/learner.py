@@ -1,0 +1,146 @@
+"""Training of the dynamics on clips of cached latents."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldsim.data.actions import action_feature_count, action_features
+from worldsim.data.clips import Clip, ClipSampler
+from worldsim.data.latents import LatentCache
+from worldsim.data.store import EpisodeStore
+from worldsim.device import autocast
+from worldsim.dynamics.config import DynamicsConfig
+from worldsim.dynamics.dit_dynamics import DiTDynamics
+from worldsim.dynamics.protocol import LatentClip
+from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
+
+HELD_OUT_EVERY = 500
+HELD_OUT_CLIPS = 64
+
+
+class DynamicsLearner:
+    """A `worldsim.training.Learner`. `average` is the result: the running average (EMA) of the trained weights."""
+
+    def __init__(
+        self,
+        config: DynamicsConfig,
+        store: EpisodeStore,
+        latents: LatentCache,
+        grid: tuple[int, int],
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        seed: int = 0,
+        begin_with: DiTDynamics | None = None,
+    ) -> None:
+        """`begin_with` (an earlier round's result) gives weights and latent scale; else both start afresh.
+
+        grid: rows and columns in which the latent tokens stand.
+        """
+        self.config, self.spec = config, store.spec
+        self.device, self.dtype = torch.device(device), dtype
+        self.step = 0
+        self._sampler = ClipSampler(
+            store, latents, config.clip_frames, "train", ending_fraction=config.ending_fraction, seed=seed
+        )
+        held_out_split = "held_out" if len(store.indices("held_out")) else "train"
+        held_out = ClipSampler(store, latents, config.clip_frames, held_out_split, ending_fraction=0.0, seed=seed)
+        self._held_out = held_out.sample(HELD_OUT_CLIPS)
+        self._generator = torch.Generator().manual_seed(seed)
+        tokens, channels = latents[0].shape[1:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.model = DiTDynamics(config, tokens, channels, grid, action_feature_count(self.spec))
+        if begin_with is None:
+            some = np.random.default_rng(seed).permutation(store.indices("train"))[:500]
+            self.model.scale.fit(torch.from_numpy(np.concatenate([latents[int(i)] for i in some])))
+        else:
+            self.model.load_state_dict(begin_with.state_dict())
+        self.model.to(self.device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self._optimizers = OPTIMIZERS[config.optimizer](self.model, config.learning_rate, config.weight_decay)
+
+    def update(self) -> dict[str, float]:
+        """One optimizer step on `batch_clips` clips.
+
+        Returns loss and its parts (latent, reward, termination), learning_rate, grad_norm; every HELD_OUT_EVERY steps
+        also the held-out losses and action_shuffle_ratio: held-out latent loss with shuffled actions over that with
+        the true ones.
+        """
+        learning_rate = self.config.learning_rate * warmup_cosine(
+            self.step, self.config.warmup_steps, self.config.steps
+        )
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
+            optimizer.zero_grad(set_to_none=True)
+        clip = self.latent_clip(self._sampler.sample(self.config.batch_clips))
+        with autocast(self.device, self.dtype):
+            loss, parts = self.model.loss(clip, generator=self._generator)
+        torch.autograd.backward(loss)
+        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer in self._optimizers:
+            optimizer.step()
+        self.step += 1
+        average_weights(self.average, self.model, self.config.ema_decay, self.step)
+        metrics = {"loss": float(loss.detach())} | {name: float(value) for name, value in parts.items()}
+        metrics |= {"learning_rate": learning_rate, "grad_norm": float(norm)}
+        if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
+            metrics |= self.evaluate()
+        return metrics
+
+    @torch.no_grad()
+    def evaluate(self) -> dict[str, float]:
+        """Losses of the averaged weights on fixed held-out clips, and the action-shuffle ratio."""
+        clip = self.latent_clip(self._held_out)
+        order = torch.randperm(HELD_OUT_CLIPS, generator=torch.Generator().manual_seed(0))
+        shuffled = replace(clip, actions=clip.actions[order])
+        results: list[dict[str, torch.Tensor]] = []
+        for given in (clip, shuffled):
+            with autocast(self.device, self.dtype):
+                _, parts = self.average.loss(given, generator=torch.Generator().manual_seed(0))
+            results.append(parts)
+        metrics = {f"held_out_{name}": float(value) for name, value in results[0].items() if name != "change"}
+        metrics["action_shuffle_ratio"] = float(results[1]["latent"] / results[0]["latent"])
+        return metrics
+
+    def latent_clip(self, clip: Clip) -> LatentClip:
+        """The clip in unit-scale latents and action features, on the learner's device."""
+        moved = clip.to(self.device)
+        latents = self.model.scale.to_unit(moved.latents)
+        return LatentClip(
+            latents=latents * moved.frame_valid[..., None, None],
+            actions=action_features(self.spec, moved.actions) * moved.has_action[..., None],
+            has_action=moved.has_action,
+            rewards=moved.rewards,
+            terminated=moved.terminated,
+            present=moved.present,
+            frame_valid=moved.frame_valid,
+            head_weight=moved.head_weight,
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a bitwise resume needs."""
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "sampler": self._sampler.state_dict(),
+            "generator": self._generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self._sampler.load_state_dict(state["sampler"])
+        self._generator.set_state(state["generator"].cpu())
+        self.step = int(state["step"])

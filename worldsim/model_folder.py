@@ -1,0 +1,158 @@
+"""A world model on disk: safetensors, JSON and a model card. Data only, nothing that executes.
+
+    FOLDER/config.json            format version, environment, settings of tokenizer and dynamics, training figures
+    FOLDER/tokenizer.safetensors  FOLDER/dynamics.safetensors  FOLDER/start_contexts.safetensors
+    FOLDER/README.md              the model card
+    FOLDER/policy/                optional: a policy trained in this dream
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from worldsim.config import from_dict
+from worldsim.data.actions import action_feature_count
+from worldsim.data.episode import EnvSpec
+from worldsim.data.files import explained, write_json
+from worldsim.dynamics.config import DynamicsConfig
+from worldsim.dynamics.dit_dynamics import DiTDynamics
+from worldsim.errors import UserError
+from worldsim.start_contexts import StartContexts
+from worldsim.tokenizers.build import build_tokenizer
+from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.world_model import WorldModel
+
+FORMAT_VERSION = 1
+PRETRAINED = Path(__file__).parent / "pretrained"
+
+
+def released_models() -> list[str]:
+    """Names of the world models that ship with the package."""
+    return sorted(folder.name for folder in PRETRAINED.glob("*") if (folder / "config.json").is_file())
+
+
+def find_model(name_or_folder: Path | str) -> Path:
+    """The folder of a released model or a folder given by its path. Raises UserError if neither holds a model."""
+    for folder in (Path(name_or_folder), PRETRAINED / str(name_or_folder)):
+        if (folder / "config.json").is_file():
+            return folder
+    released = ", ".join(released_models()) or "none"
+    raise UserError(
+        f"no world model at {str(name_or_folder)!r}: expected a folder with a config.json, or a released model ({released})"
+    )
+
+
+def save_model(model: WorldModel, folder: Path) -> None:
+    """Write `model` into `folder`; config.json comes last, so a folder that has one is whole."""
+    with explained("save the world model", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        _save_tensors(model.tokenizer.state_dict(), folder / "tokenizer.safetensors")
+        _save_tensors(model.dynamics.state_dict(), folder / "dynamics.safetensors")
+        _save_tensors(model.start_contexts.tensors(), folder / "start_contexts.safetensors")
+        (folder / "README.md").write_text(_model_card(model), encoding="utf-8")
+        write_json(
+            folder / "config.json",
+            {
+                "format": "worldsim world model",
+                "format_version": FORMAT_VERSION,
+                "env": model.spec.to_dict(),
+                "tokenizer": asdict(model.tokenizer.config),
+                "dynamics": asdict(model.dynamics.config),
+                "training": model.training,
+            },
+        )
+
+
+def load_model(
+    name_or_folder: Path | str, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+) -> WorldModel:
+    """Read a world model. Raises UserError for a missing, foreign, newer, incomplete or damaged folder."""
+    folder = find_model(name_or_folder)
+    config = _read_config(folder)
+    spec = EnvSpec.from_dict(config["env"])
+    tokenizer_config = from_dict(TokenizerConfig, config["tokenizer"], f"{folder}/config.json")
+    dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
+    tokenizer = build_tokenizer(tokenizer_config, spec.frame_shape)
+    tokens, channels = tokenizer.latent_shape
+    dynamics = DiTDynamics(dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec))
+    for name, module in (("tokenizer", tokenizer), ("dynamics", dynamics)):
+        path = folder / f"{name}.safetensors"
+        try:
+            module.load_state_dict(_load_tensors(path))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"{path} does not fit {folder / 'config.json'}: {reason}; fetch the model again") from None
+    contexts = StartContexts(**_load_tensors(folder / "start_contexts.safetensors"))
+    return WorldModel(
+        spec, tokenizer, dynamics, contexts, device=device, dtype=dtype, training=config.get("training", {})
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not JSON ({error}): fetch the model again") from None
+    if not isinstance(config, dict) or config.get("format") != "worldsim world model":
+        raise UserError(f"{path} does not describe a worldsim world model: give a folder made by `worldsim run`")
+    if config.get("format_version") != FORMAT_VERSION:
+        version = config.get("format_version")
+        raise UserError(f"{path} has format version {version}, this worldsim reads {FORMAT_VERSION}: update worldsim")
+    return config
+
+
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    temporary = path.with_suffix(".tmp")
+    save_file(whole, temporary)
+    os.replace(temporary, path)
+
+
+def _load_tensors(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: fetch the model again")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged or cut short ({error}): fetch the model again") from None
+
+
+def _model_card(model: WorldModel) -> str:
+    spec, training = model.spec, model.training
+    tokens, channels = model.latent_shape
+    parameters = sum(parameter.numel() for parameter in model.dynamics.parameters()) / 1e6
+    lines = [
+        f"# World model of {spec.id}",
+        "",
+        f"A diffusion-transformer world model ({parameters:.1f}M parameters, size `{model.dynamics.config.size}`) that "
+        f"dreams {spec.frame_shape[0]}x{spec.frame_shape[1]} frames as {tokens} tokens of {channels} numbers, "
+        f"{model.dynamics.config.sampling_steps} denoising steps a frame.",
+        "",
+        "```python",
+        "import gymnasium",
+        'env = gymnasium.make("worldsim:worldsim/Dream-v0", model="THIS FOLDER")',
+        "```",
+        "",
+        f"- Actions: {', '.join(spec.action_meanings)}",
+        f"- Frames per second of the real environment: {spec.frames_per_second:g}",
+        f"- Environment settings: `{json.dumps(spec.settings)}`",
+        f"- Start contexts: {len(model.start_contexts)}, from training episodes only",
+        "",
+        "## Training",
+        "",
+        *[f"- {name}: {value}" for name, value in training.items()],
+        "",
+        "Licence: MIT, like worldsim itself. Dreams are guesses: judge a policy in the real environment.",
+        "",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""What every trained network here shares: optimizer groups, learning-rate schedule, averaged weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+
+def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
+    """The share of the peak learning rate at 0-based `step`: linear warm-up, then cosine decay to a tenth."""
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    progress = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
+    return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """AdamW with weight decay on matrices only."""
+    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
+    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)]
+
+
+def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan et al. 2024) for the matrices of hidden layers named "blocks", AdamW for everything else.
+
+    Muon's steps are scaled to AdamW's root mean square, so one learning rate serves both.
+    """
+    named = list(model.named_parameters())
+    matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "blocks." in name]
+    chosen = {id(parameter) for parameter in matrices}
+    rest = [parameter for _, parameter in named if id(parameter) not in chosen]
+    return [
+        torch.optim.Muon(
+            matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+        ),
+        torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
+    ]
+
+
+@torch.no_grad()
+def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move the running average towards the model; a plain mean at first, so that short trainings forget their start."""
+    decay = min(decay, step / (step + 9.0))
+    for mean, current in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(current, 1.0 - decay)
+
+
+OPTIMIZERS: dict[str, Callable[[nn.Module, float, float], list[torch.optim.Optimizer]]] = {
+    "adamw": adamw,
+    "muon": muon_and_adamw,
+}

@@ -1,0 +1,89 @@
+"""Real moments from which dreams start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldsim.data.latents import LatentCache
+from worldsim.data.store import EpisodeStore
+
+
+@dataclass(frozen=True)
+class StartContexts:
+    """K stretches of F real frames, each ending where a dream may begin.
+
+    latents: float16 (K, F, N, D), as the tokenizer gives them. actions: (K, F) int64 or (K, F, A) float32, the action
+    that led to each frame. has_action, present: bool (K, F); shorter histories stand on the right. at_start: bool
+    (K,), True where the last frame is the first of its episode.
+    """
+
+    latents: Tensor
+    actions: Tensor
+    has_action: Tensor
+    present: Tensor
+    at_start: Tensor
+
+    def __len__(self) -> int:
+        return len(self.at_start)
+
+    def rows(self, index: Tensor) -> StartContexts:
+        """The contexts at `index` (R,)."""
+        return StartContexts(
+            self.latents[index],
+            self.actions[index],
+            self.has_action[index],
+            self.present[index],
+            self.at_start[index],
+        )
+
+    def only_episode_starts(self) -> StartContexts:
+        """The contexts that show the first frame of an episode."""
+        return self.rows(torch.nonzero(self.at_start)[:, 0])
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields by name, to be saved."""
+        return {name: getattr(self, name).contiguous() for name in self.__dataclass_fields__}
+
+
+def draw_contexts(
+    store: EpisodeStore, latents: LatentCache, count: int, frames: int, episode_starts: int, seed: int
+) -> StartContexts:
+    """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at episodes' first frames.
+
+    The last step of an episode is not among them: nothing follows it.
+    """
+    random = np.random.default_rng(seed)
+    episodes = store.indices("train")
+    lengths = store.lengths[episodes]  # steps; moments 0..length - 1 have a successor
+    ends = np.cumsum(lengths)
+    moments = random.integers(ends[-1], size=count)
+    which = np.searchsorted(ends, moments, side="right")
+    position = moments - (ends - lengths)[which]
+    which[:episode_starts] = random.integers(len(episodes), size=episode_starts)
+    position[:episode_starts] = 0
+
+    tokens, channels = latents[0].shape[1:]
+    spec = store.spec
+    kept = np.zeros((count, frames, tokens, channels), np.float16)
+    actions = np.zeros((count, frames, *spec.action_shape), spec.action_dtype)
+    has_action = np.zeros((count, frames), np.bool_)
+    present = np.zeros((count, frames), np.bool_)
+    for row, (episode, last) in enumerate(zip(episodes[which].tolist(), position.tolist(), strict=True)):
+        first = max(0, last - frames + 1)
+        length = last - first + 1
+        kept[row, frames - length :] = latents[episode][first : last + 1]
+        present[row, frames - length :] = True
+        steps = store.steps(episode)["action"][max(0, first - 1) : last]
+        actions[row, frames - len(steps) :] = steps
+        has_action[row, frames - len(steps) :] = True
+    return StartContexts(
+        torch.from_numpy(kept),
+        torch.from_numpy(actions),
+        torch.from_numpy(has_action),
+        torch.from_numpy(present),
+        torch.from_numpy(position == 0),
+    )

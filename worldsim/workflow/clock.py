@@ -1,0 +1,45 @@
+"""How long each stage of a run took, over all interruptions."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from worldsim.data.files import write_json
+
+HEARTBEAT_SECONDS = 10.0
+
+
+class StageClock:
+    """Seconds by stage in `RUN/seconds.json`, written while the stage runs so that a killed process loses little."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+    @contextmanager
+    def measure(self, stage: str) -> Iterator[None]:
+        """Add the time inside the block to `stage`."""
+        before, started = self.seconds.get(stage, 0.0), time.monotonic()
+        stop = threading.Event()
+
+        def record() -> None:
+            self.seconds[stage] = before + time.monotonic() - started
+            write_json(self._path, {name: round(value, 2) for name, value in self.seconds.items()})
+
+        def beat() -> None:
+            while not stop.wait(HEARTBEAT_SECONDS):
+                record()
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            stop.set()
+            thread.join()
+            record()

@@ -1,0 +1,62 @@
+"""All settings of a run, as one tree of dataclasses whose defaults are the documentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from worldsim.agents.config import ActorCriticConfig
+from worldsim.dynamics.config import DynamicsConfig
+from worldsim.envs.config import EnvConfig
+from worldsim.tokenizers.config import TokenizerConfig
+
+
+@dataclass
+class CollectConfig:
+    """Real data."""
+
+    tics: list[int] = field(default_factory=lambda: [40_000])  # steps of the underlying env, one budget per round
+    workers: int = 2  # processes, each with a shard of its own
+    stickiness: str = "mixed"  # of the random policy of round 0: a probability, or "mixed": one per episode
+    policy_noise: float = 0.1  # later rounds: share of steps with a sticky random action instead of the policy's
+    held_out_fraction: float = 0.1  # of episodes, never trained on
+    compression: str = "none"  # "none" or "zstd"
+
+
+@dataclass
+class DreamConfig:
+    """The dream in which the agent trains."""
+
+    num_envs: int = 64  # rows dreamt at once
+    max_episode_steps: int = 32  # a dream is cut here and the value function takes over
+    context_frames: int = 8  # real frames before the first dreamt one
+    temperature: float = 1.0
+
+
+@dataclass
+class EvaluateConfig:
+    """The verdict in the real env."""
+
+    episodes: int = 100
+    seed: int = 1_000_000  # first evaluation seed; tuning of the blind baseline uses seeds below it
+    blind_tuning_episodes: int = 16
+    dream_episodes: int = 100
+    greedy: bool = False
+
+
+@dataclass
+class RunConfig:
+    """One experiment: from a real env to a verdict."""
+
+    seed: int = 0
+    rounds: int = 1
+    device: str = "auto"
+    precision: str = "auto"
+    threads: int = 0  # CPU threads of torch; 0: all cores
+    env: EnvConfig = field(default_factory=EnvConfig)
+    collect: CollectConfig = field(default_factory=CollectConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    dream: DreamConfig = field(default_factory=DreamConfig)
+    agent_updates: list[int] = field(default_factory=lambda: [150])  # of the actor-critic, one number per round
+    agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -1,0 +1,97 @@
+"""The main job: from a real env to an agent that learned in its dream, and an honest verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldsim.config import differences, to_dict
+from worldsim.data.files import explained, write_json
+from worldsim.device import choose_device, choose_precision, describe
+from worldsim.errors import UserError
+from worldsim.workflow import stages
+from worldsim.workflow.clock import StageClock
+from worldsim.workflow.config import RunConfig
+from worldsim.workflow.cost import describe_cost
+from worldsim.workflow.verdict import evaluate_run
+
+# Settings that change neither data nor weights, or only what comes after both.
+FREE_SETTINGS = ("threads", "device", "evaluate")
+
+
+UNTIL = ("collect", "tokenizer", "dynamics", "agent", "evaluate")
+
+
+def run(
+    config: RunConfig, folder: Path, say: Callable[[str], None], until: str = "evaluate"
+) -> dict[str, Any] | None:
+    """Walk the stages in `folder`; run again, it skips what is finished and goes on with the rest.
+
+    until: a name in UNTIL; the walk stops after that stage of the last round. With "collect" and "tokenizer", which
+    later rounds cannot repeat without a policy, it stops in round 0. Returns the verdict if it was reached. Raises
+    UserError for a config that contradicts what is on disk.
+    """
+    if until not in UNTIL:
+        raise UserError(f"until={until!r}: expected one of {', '.join(UNTIL)}")
+    stages.check_rounds(config)
+    machine = choose_machine(config)
+    _keep_config(config, folder)
+    say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
+    spec = stages.environment_spec(config)
+    say(describe_cost(config, spec))
+    clock = StageClock(folder / "seconds.json")
+
+    for number in range(config.rounds):
+        with clock.measure(f"round {number}: collect"):
+            store = stages.collect_episodes(config, folder, spec, number, machine)
+        if until == "collect":
+            return None
+        with clock.measure("tokenizer"):
+            tokenizer = stages.train_tokenizer(config, folder, store, machine)
+        if until == "tokenizer":
+            return None
+        with clock.measure(f"round {number}: encode"):
+            latents = stages.encode_episodes(store, tokenizer, machine)
+        with clock.measure(f"round {number}: dynamics"):
+            dynamics, metrics = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
+        with clock.measure(f"round {number}: world model"):
+            stages.save_world_model(config, folder, number, store, latents, tokenizer, dynamics, metrics)
+        if until == "dynamics" and number == config.rounds - 1:
+            return None
+        with clock.measure(f"round {number}: agent"):
+            stages.train_agent(config, folder, number, store, latents, machine)
+    if until == "agent":
+        return None
+    with clock.measure("evaluate"):
+        verdict = evaluate_run(config, folder, machine, store, clock)
+    say(f"verdict, videos and pictures: {folder}")
+    return verdict
+
+
+def choose_machine(config: RunConfig) -> stages.Machine:
+    """Device and precision as configured, and torch's threads set."""
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    device = choose_device(config.device)
+    return stages.Machine(device, choose_precision(config.precision, device))
+
+
+def _keep_config(config: RunConfig, folder: Path) -> None:
+    """Record the config of a new run; refuse one that contradicts the run on disk."""
+    path = folder / "config.json"
+    settings = json.loads(json.dumps(asdict(config)))
+    if path.exists():
+        old = json.loads(path.read_text(encoding="utf-8"))
+        changed = [
+            line for line in differences(old, settings) if not line.startswith(tuple(f"{key}" for key in FREE_SETTINGS))
+        ]
+        if changed:
+            raise UserError(f"{folder} was begun with other settings: {'; '.join(changed)}; use another --folder")
+    with explained("start the run", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(path, to_dict(config))

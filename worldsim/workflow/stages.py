@@ -1,0 +1,240 @@
+"""The stages of a run. Each reads what the stage before it wrote, resumes what it began, and is quick when done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldsim import envs
+from worldsim.agents.actor_critic import ActorCriticLearner
+from worldsim.agents.networks import PolicyNetwork
+from worldsim.agents.policy_io import save_policy
+from worldsim.data.collection import collect
+from worldsim.data.episode import EnvSpec
+from worldsim.data.latents import LatentCache, encode_store
+from worldsim.data.store import EpisodeStore
+from worldsim.dream import DreamVectorEnv
+from worldsim.dynamics.dit_dynamics import DiTDynamics
+from worldsim.dynamics.learner import DynamicsLearner
+from worldsim.errors import UserError
+from worldsim.model_folder import load_model, save_model
+from worldsim.rollouts import StickyRandom
+from worldsim.start_contexts import draw_contexts
+from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
+from worldsim.tokenizers.learner import TokenizerLearner
+from worldsim.tokenizers.pixels import PixelTokenizer
+from worldsim.tokenizers.vit import VitTokenizer
+from worldsim.training import fit
+from worldsim.workflow.config import RunConfig
+from worldsim.workflow.policies import load_dream_trained
+from worldsim.world_model import WorldModel
+
+RELEASED_CONTEXTS = 512  # start contexts that travel with a model, a quarter of them first frames of episodes
+TRAINING_CONTEXTS = 8192
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how precisely networks run."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class RoundFolders:
+    """Where one round of a run keeps its things."""
+
+    dynamics: Path
+    world_model: Path
+    agent: Path
+    policy: Path
+
+
+def round_folders(run: Path, round_number: int) -> RoundFolders:
+    """The folders of a round; each stage makes its own."""
+    base = run / f"round-{round_number:02d}"
+    return RoundFolders(base / "dynamics", base / "world_model", base / "agent", base / "world_model" / "policy")
+
+
+def environment_spec(config: RunConfig) -> EnvSpec:
+    """What the real env of `config` is."""
+    env = envs.make(config.env)
+    try:
+        return EnvSpec.from_dict(envs.describe(env, config.env))
+    finally:
+        env.close()
+
+
+def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: int, machine: Machine) -> EpisodeStore:
+    """Real episodes: round 0 with a sticky random policy, later rounds with the newest policy and some noise."""
+    if round_number == 0:
+        stickiness = config.collect.stickiness
+        make_policy: Any = partial(
+            StickyRandom,
+            spec.gym_action_space(),
+            stickiness if stickiness == "mixed" else float(stickiness),
+        )
+        policy_name = "sticky-random"
+    else:
+        before = round_folders(run, round_number - 1)
+        make_policy = partial(
+            load_dream_trained,
+            before.world_model,
+            before.policy,
+            noise=config.collect.policy_noise,
+            dtype=machine.dtype,
+        )
+        policy_name = f"dream-trained, round {round_number - 1}"
+    return collect(
+        run / "episodes",
+        spec,
+        partial(envs.make, config.env),
+        make_policy,
+        budget_tics=config.collect.tics[round_number],
+        workers=config.collect.workers,
+        seed=config.seed,
+        round=round_number,
+        held_out_fraction=config.collect.held_out_fraction,
+        policy_name=policy_name,
+        progress=True,
+        compression=config.collect.compression,
+    )
+
+
+def train_tokenizer(
+    config: RunConfig, run: Path, store: EpisodeStore, machine: Machine
+) -> VitTokenizer | PixelTokenizer:
+    """The tokenizer, trained on the episodes of round 0 and frozen from then on."""
+    if config.tokenizer.kind == "pixels":
+        return build_tokenizer(config.tokenizer, store.spec.frame_shape)
+    learner = TokenizerLearner(config.tokenizer, store, machine.device, machine.dtype, config.seed)
+    fit(
+        learner,
+        steps=config.tokenizer.steps,
+        folder=run / "tokenizer",
+        name="tokenizer",
+        images_every=max(1, config.tokenizer.steps // 8),
+    )
+    return learner.tokenizer
+
+
+def encode_episodes(
+    store: EpisodeStore, tokenizer: VitTokenizer | PixelTokenizer, machine: Machine
+) -> LatentCache:
+    """The latents of all episodes, kept beside them under the tokenizer's fingerprint."""
+    return encode_store(
+        store, tokenizer, tokenizer_fingerprint(tokenizer), device=machine.device, dtype=machine.dtype, progress=True
+    )
+
+
+def train_dynamics(
+    config: RunConfig,
+    run: Path,
+    round_number: int,
+    store: EpisodeStore,
+    latents: LatentCache,
+    tokenizer: VitTokenizer | PixelTokenizer,
+    machine: Machine,
+) -> tuple[DiTDynamics, dict[str, float]]:
+    """The dynamics of a round, which goes on from the round before; with its held-out metrics."""
+    begin_with = None
+    if round_number > 0:
+        begin_with = load_model(round_folders(run, round_number - 1).world_model, device=machine.device).dynamics
+    learner = DynamicsLearner(
+        config.dynamics,
+        store,
+        latents,
+        tokenizer.grid,
+        machine.device,
+        machine.dtype,
+        seed=config.seed + 1000 * round_number,
+        begin_with=begin_with,
+    )
+    fit(
+        learner,
+        steps=config.dynamics.steps,
+        folder=round_folders(run, round_number).dynamics,
+        name=f"dynamics, round {round_number}",
+    )
+    return learner.average, learner.evaluate()
+
+
+def save_world_model(
+    config: RunConfig,
+    run: Path,
+    round_number: int,
+    store: EpisodeStore,
+    latents: LatentCache,
+    tokenizer: VitTokenizer | PixelTokenizer,
+    dynamics: DiTDynamics,
+    metrics: dict[str, float],
+) -> Path:
+    """Everything needed to dream, in one folder; returns it."""
+    folder = round_folders(run, round_number).world_model
+    contexts = draw_contexts(
+        store,
+        latents,
+        RELEASED_CONTEXTS,
+        config.dream.context_frames,
+        episode_starts=RELEASED_CONTEXTS // 4,
+        seed=config.seed,
+    )
+    training = {
+        "real tics": store.total_tics(),
+        "real steps": int(store.lengths.sum()),
+        "episodes": len(store),
+        "rounds": round_number + 1,
+        "seed": config.seed,
+        "tokenizer steps": config.tokenizer.steps,
+        "dynamics steps in each round": config.dynamics.steps,
+        **{name: round(value, 5) for name, value in metrics.items()},
+    }
+    save_model(WorldModel(store.spec, tokenizer, dynamics, contexts, training=training), folder)
+    return folder
+
+
+def train_agent(
+    config: RunConfig, run: Path, round_number: int, store: EpisodeStore, latents: LatentCache, machine: Machine
+) -> PolicyNetwork:
+    """Actor-critic in short dreams from real moments; goes on from the policy of the round before."""
+    folders = round_folders(run, round_number)
+    model = load_model(folders.world_model, device=machine.device, dtype=machine.dtype)
+    rows = DreamVectorEnv(
+        model,
+        config.dream.num_envs,
+        observation="features",
+        max_episode_steps=config.dream.max_episode_steps,
+        temperature=config.dream.temperature,
+        start_contexts=draw_contexts(
+            store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
+        ),
+    )
+    learner = ActorCriticLearner(config.agent, rows, seed=config.seed + 1000 * round_number, device="cpu")
+    if round_number > 0:
+        before = torch.load(round_folders(run, round_number - 1).agent / "networks.pt", weights_only=True)
+        learner.policy.load_state_dict(before["policy"])
+        learner.value.load_state_dict(before["value"])
+    fit(
+        learner,
+        steps=config.agent_updates[round_number],
+        folder=folders.agent,
+        name=f"agent, round {round_number}",
+        log_every=1,
+    )
+    torch.save(
+        {"policy": learner.policy.state_dict(), "value": learner.value.state_dict()}, folders.agent / "networks.pt"
+    )
+    save_policy(learner.policy, folders.policy, notes={"env": store.spec.id, "rounds": round_number + 1})
+    return learner.policy
+
+
+def check_rounds(config: RunConfig) -> None:
+    """Raise UserError unless every list that has an entry per round fits `rounds`."""
+    for name, values in (("collect.tics", config.collect.tics), ("agent_updates", config.agent_updates)):
+        if len(values) != config.rounds:
+            raise UserError(f"{name} has {len(values)} entries, rounds is {config.rounds}: give one number per round")

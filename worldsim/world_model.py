@@ -1,0 +1,201 @@
+"""The world model: tokenizer, dynamics, environment facts and start contexts, and how they dream together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldsim.data.actions import action_features
+from worldsim.data.episode import EnvSpec
+from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
+from worldsim.start_contexts import StartContexts
+from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.tokenizers.pixels import PixelTokenizer
+from worldsim.tokenizers.vit import VitTokenizer
+
+
+@dataclass(frozen=True)
+class DreamStep:
+    """What one step shows.
+
+    latents: unit-scale (B, N, D) float32. belief: (B, belief_size) in [-1, 1], the dynamics' summary of the past.
+    reward: (B,), expected. termination_probability: (B,). uncertainty: (B,) >= 0, how far the sampler moved its
+    estimate; 0 for real frames. Reward and termination belong to the step that led to the latents.
+    """
+
+    latents: Tensor
+    belief: Tensor
+    reward: Tensor
+    termination_probability: Tensor
+    uncertainty: Tensor
+
+
+@dataclass(frozen=True)
+class WorldState:
+    """Everything a batch of dreams goes on from; `step` and `observe` consume it, `clone` first to branch.
+
+    latents: unit-scale (B, N, D), the current frame. generators: one per row.
+    """
+
+    dynamics: DiTState
+    latents: Tensor
+    generators: tuple[torch.Generator, ...]
+
+    @property
+    def belief(self) -> Tensor:
+        """(B, belief_size)."""
+        return self.dynamics.belief
+
+    def clone(self) -> WorldState:
+        """A copy that shares nothing with the original, random generators included."""
+        generators = tuple(_copied(generator) for generator in self.generators)
+        return WorldState(self.dynamics.clone(), self.latents.clone(), generators)
+
+
+class WorldModel:
+    """A trained world model, frozen; see `worldsim.model_folder` for how it lies on disk."""
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        tokenizer: VitTokenizer | PixelTokenizer,
+        dynamics: DiTDynamics,
+        start_contexts: StartContexts,
+        *,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        training: dict[str, Any] | None = None,
+    ) -> None:
+        """Takes over tokenizer and dynamics and casts their networks to `dtype`. training: figures for the model card."""
+        self.spec = spec
+        self.device, self.dtype = torch.device(device), dtype
+        self.tokenizer = tokenizer.to(self.device).requires_grad_(False).eval()
+        self.dynamics = dynamics.to(self.device).requires_grad_(False).eval()
+        for network in (self.tokenizer, self.dynamics.dit, self.dynamics.head):
+            _cast_weights(network, dtype)
+        self.start_contexts = start_contexts
+        self.training = training or {}
+
+    @property
+    def tokenizer_config(self) -> TokenizerConfig:
+        """The settings of the tokenizer."""
+        return self.tokenizer.config
+
+    @property
+    def latent_shape(self) -> tuple[int, int]:
+        """(N, D)."""
+        return self.tokenizer.latent_shape
+
+    @property
+    def belief_size(self) -> int:
+        """Width of the belief vector."""
+        return self.dynamics.belief_size
+
+    @torch.inference_mode()
+    def encode(self, frames: Tensor) -> Tensor:
+        """uint8 frames (..., H, W, C) -> unit-scale latents (..., N, D)."""
+        return self.dynamics.scale.to_unit(self.tokenizer.encode(frames.to(self.device)))
+
+    @torch.inference_mode()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Unit-scale latents (..., N, D) -> uint8 frames (..., H, W, C)."""
+        return self.tokenizer.decode(self.dynamics.scale.from_unit(latents))
+
+    @torch.inference_mode()
+    def start(
+        self,
+        latents: Tensor,
+        actions: Tensor,
+        has_action: Tensor,
+        present: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> WorldState:
+        """State after T real frames given as unit-scale latents (B, T, N, D), T from 1 to the window.
+
+        actions: (B, T[, A]), the action that led to each frame. has_action: bool (B, T), False at an episode's first
+        frame. present: bool (B, T), False on the left where the history is shorter. generators: one per row (CPU).
+        """
+        batch, frames = present.shape
+        window = self.dynamics.config.window
+        if not 1 <= frames <= window:
+            raise ValueError(f"start takes 1 to {window} frames (the window), got {frames}")
+        if len(generators) != batch:
+            raise ValueError(f"start needs a generator for each of {batch} rows, got {len(generators)}")
+        has_action = (has_action & present).to(self.device)
+        features = action_features(self.spec, actions.to(self.device)) * has_action[..., None]
+        noise = self._draw(generators, frames)
+        state = self.dynamics.start(latents.to(self.device), features, has_action, present.to(self.device), noise)
+        return WorldState(state, latents[:, -1].to(self.device).float(), tuple(generators))
+
+    def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
+        """State after the given contexts (B,), a row each."""
+        latents = self.dynamics.scale.to_unit(contexts.latents.to(self.device).float())
+        latents = latents * contexts.present.to(self.device)[..., None, None]
+        return self.start(latents, contexts.actions, contexts.has_action, contexts.present, generators)
+
+    def start_episode(self, frames: Tensor, generators: Sequence[torch.Generator]) -> WorldState:
+        """State at the first real frames (B, H, W, C), uint8, of episodes."""
+        batch = len(frames)
+        actions = torch.zeros(batch, 1, *self.spec.action_shape, dtype=torch.from_numpy(_no_action(self.spec)).dtype)
+        nothing, something = torch.zeros(batch, 1, dtype=torch.bool), torch.ones(batch, 1, dtype=torch.bool)
+        return self.start(self.encode(frames)[:, None], actions, nothing, something, generators)
+
+    @torch.inference_mode()
+    def step(
+        self, state: WorldState, actions: Tensor, *, temperature: float = 1.0, sampling_steps: int | None = None
+    ) -> tuple[WorldState, DreamStep]:
+        """Dream one frame. actions: (B,) int64 or (B, A) float32. `temperature` scales the variance of the noise."""
+        noise = self._draw(state.generators, 2)
+        noise[:, 0] *= temperature**0.5
+        features = action_features(self.spec, actions.to(self.device))
+        steps = sampling_steps or self.dynamics.config.sampling_steps
+        dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps)
+        return replace(state, dynamics=dynamics, latents=outcome.latents), DreamStep(**vars(outcome))
+
+    @torch.inference_mode()
+    def observe(self, state: WorldState, frames: Tensor, actions: Tensor) -> tuple[WorldState, DreamStep]:
+        """The same update with real frames uint8 (B, H, W, C) and the actions (B[, A]) that led to them."""
+        noise = self._draw(state.generators, 2)
+        features = action_features(self.spec, actions.to(self.device))
+        dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
+        return replace(state, dynamics=dynamics, latents=outcome.latents), DreamStep(**vars(outcome))
+
+    @torch.inference_mode()
+    def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:
+        """`state` with `rows` (R,) begun anew from `contexts` (R), drawing on those rows' own generators."""
+        fresh = self.start_from(contexts, [state.generators[row] for row in rows.tolist()])
+        latents = state.latents.clone()
+        latents[rows] = fresh.latents
+        return replace(
+            state, dynamics=self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics), latents=latents
+        )
+
+    def _draw(self, generators: Sequence[torch.Generator], frames: int) -> Tensor:
+        """Unit normal noise (B, frames, N, D), each row from its own generator."""
+        shape = (frames, *self.latent_shape)
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
+
+
+def row_generator(seed: int) -> torch.Generator:
+    """The random generator of a dream row with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def _copied(generator: torch.Generator) -> torch.Generator:
+    return torch.Generator().set_state(generator.get_state())
+
+
+def _no_action(spec: EnvSpec) -> Any:
+    import numpy as np
+
+    return np.zeros(spec.action_shape, spec.action_dtype)
+
+
+def _cast_weights(network: nn.Module, dtype: torch.dtype) -> None:
+    """Parameters to `dtype`; buffers (tables of angles and bins) keep their precision."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)
