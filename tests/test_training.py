@@ -15,9 +15,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from tensorboard.backend.event_processing.event_accumulator import (  # type: ignore[import-untyped]
-    EventAccumulator,
-)
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from worldsim.errors import UserError

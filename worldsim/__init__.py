@@ -6,3 +6,17 @@ Importing this package is cheap and has no side effects: torch and simulators co
 from __future__ import annotations
 
 __version__ = "0.1.0"
+
+
+def _register() -> None:
+    """Make the dream known to Gymnasium: `gymnasium.make("worldsim:worldsim/Dream-v0", model=...)`."""
+    from gymnasium.envs.registration import register
+
+    register(
+        id="worldsim/Dream-v0",
+        entry_point="worldsim.dream:DreamEnv",
+        vector_entry_point="worldsim.dream:DreamVectorEnv",
+    )
+
+
+_register()

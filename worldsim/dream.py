@@ -252,6 +252,8 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
 class DreamEnv(gym.Env[NDArray[Any], Any]):
     """One dream as an ordinary Gymnasium environment: the one-row view of DreamVectorEnv."""
 
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 (Gymnasium's way)
+
     def __init__(
         self,
         model: WorldModel | str | Path,

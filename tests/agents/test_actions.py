@@ -51,7 +51,8 @@ def test_box_actions_stay_inside_the_bounds_and_reach_them() -> None:
     space = gym.spaces.Box(np.array([-1.0, 0.1], np.float32), np.array([3.0, 0.7], np.float32))
     coder = ActionCoder(describe_action_space(space))
     decoded = coder.decode(torch.tensor([[-50.0, 50.0], [0.0, 0.0], [50.0, -50.0]]))
-    assert decoded.dtype == np.float32 and all(space.contains(action) for action in decoded)
+    assert decoded.dtype == np.float32
+    assert all(space.contains(action) for action in decoded)
     np.testing.assert_allclose(decoded, [[-1.0, 0.7], [1.0, 0.4], [3.0, 0.1]], rtol=1e-6)
     assert space.contains(coder.uniform(np.random.default_rng(0)))
 

@@ -30,7 +30,8 @@ def policy() -> PolicyNetwork:
 def test_round_trip(policy: PolicyNetwork, tmp_path: Path) -> None:
     save_policy(policy, tmp_path / "a" / "b", notes={"trained in": "a dream"})
     restored = load_policy(tmp_path / "a" / "b")
-    assert restored.spec == SPEC and not restored.training
+    assert restored.spec == SPEC
+    assert not restored.training
     assert read_policy_config(tmp_path / "a" / "b")["notes"] == {"trained in": "a dream"}
     for greedy in (True, False):
         act = [p.act(OBSERVATIONS, torch.Generator().manual_seed(5), greedy) for p in (policy, restored)]

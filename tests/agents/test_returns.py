@@ -36,7 +36,8 @@ def test_equals_the_forward_view(gamma: float, lam: float) -> None:
     shape = (17, 6)
     rewards, values = torch.randn(2, *shape, generator=generator, dtype=torch.float64)
     terminated, truncated = torch.rand(2, *shape, generator=generator) < 0.15
-    assert (terminated & truncated).any() and (terminated ^ truncated).any()
+    assert (terminated & truncated).any()
+    assert (terminated ^ truncated).any()
     fast = lambda_returns(rewards, values, terminated, truncated, gamma, lam)
     torch.testing.assert_close(fast, forward_view(rewards, values, terminated, truncated, gamma, lam))
 

@@ -14,9 +14,8 @@ Array = np.ndarray[Any, Any]
 class TinyVectorEnv(gym.vector.VectorEnv[Array, Array, Array]):
     """Rows that share one generator; subclasses say what a state is, what is seen of it and what a step does."""
 
-    metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
-
     def __init__(self, num_envs: int, observation: gym.spaces.Space[Any], action: gym.spaces.Space[Any]) -> None:
+        self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = num_envs
         self.single_observation_space = observation
         self.single_action_space = action
@@ -108,7 +107,8 @@ class Target(TinyVectorEnv):
         return self.state.copy()
 
     def advance(self, actions: Array) -> tuple[Array, Array, Array]:
-        assert actions.dtype == np.float32 and self.action_space.contains(actions)
+        assert actions.dtype == np.float32
+        assert self.action_space.contains(actions)
         rewards = -np.abs(actions - 2 - self.state)[:, 0]
         never = np.zeros(self.num_envs, np.bool_)
         return rewards, ~never, never

@@ -64,7 +64,7 @@ def check_clip(clip: Clip, row: int, numbers: NDArray[np.int64], steps: NDArray[
             continue
         assert (numbers[t], steps[t]) == (number, step), "consecutive frames of one episode"
         assert bool(clip.has_action[row, t]) == (step > 0)
-        assert bool(clip.head_weight[row, t] > 0) == (step > 0)
+        assert bool(clip.head_weight[row, t] > 0) == (t > 0), "the first frame of a clip has no past"
         ended = step == episode_frames - 1 and number not in TRUNCATED
         assert bool(clip.terminated[row, t]) == ended
         if step > 0:
@@ -166,23 +166,25 @@ def test_head_weights_are_the_inverse_of_the_sampling_in_closed_form(tmp_path: P
     assert clip.frames is not None
     numbers, steps = read_picture(clip.frames.numpy())
     weights: dict[tuple[int, int], float] = {}
-    for number, step, weight, present in zip(
+    past = clip.present.clone()
+    past[:, 0] = False
+    for number, step, weight, has_past in zip(
         numbers.ravel().tolist(),
         steps.ravel().tolist(),
         clip.head_weight.ravel().tolist(),
-        clip.present.ravel().tolist(),
+        past.ravel().tolist(),
         strict=True,
     ):
-        if present:
+        if has_past:
             assert weights.setdefault((number, step), weight) == weight, "one weight for each step"
 
     contribution = dict.fromkeys(weights, 0.0)  # of each step to the expectation
     for (number, start), probability in clip_probabilities(ending_fraction).items():
-        for step in range(start, min(start + CLIP_FRAMES, STEPS[number] + 1)):
+        for step in range(start + 1, min(start + CLIP_FRAMES, STEPS[number] + 1)):
             contribution[number, step] += probability * weights[number, step] / CLIP_FRAMES
-    assert len(contribution) == TRAIN_STEPS + len(STEPS) - len(HELD_OUT)
-    for (_, step), value in contribution.items():
-        assert value == pytest.approx(1 / TRAIN_STEPS if step > 0 else 0, rel=1e-5)
+    assert len(contribution) == TRAIN_STEPS, "every step counts"
+    for one, value in contribution.items():
+        assert value == pytest.approx(1 / TRAIN_STEPS, rel=1e-5), one
 
 
 def test_weighted_hazard_is_not_inflated(tmp_path: Path) -> None:
@@ -235,6 +237,6 @@ def test_unusable_requests(tmp_path: Path) -> None:
     fill(store, "a", episode(1, 3))
     with pytest.raises(UserError, match="no held_out episodes"):
         ClipSampler(store, None, CLIP_FRAMES, "held_out")
-    for frames, fraction in [(0, 0.25), (4, 1.0), (4, -0.1)]:
-        with pytest.raises(UserError, match="expected 1 frame or more"):
+    for frames, fraction in [(1, 0.25), (4, 1.0), (4, -0.1)]:
+        with pytest.raises(UserError, match="expected 2 frames or more"):
             ClipSampler(store, None, frames, ending_fraction=fraction)

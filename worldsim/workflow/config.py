@@ -41,6 +41,7 @@ class EvaluateConfig:
     blind_tuning_episodes: int = 16
     dream_episodes: int = 100
     greedy: bool = False
+    workers: int = 2
 
 
 @dataclass

@@ -51,7 +51,7 @@ class DreamTrainedPolicy:
 
     def __call__(self, frame: NDArray[np.uint8]) -> Any:
         """The action for a real frame (H, W, C), uint8."""
-        frames = torch.from_numpy(np.ascontiguousarray(frame))[None]
+        frames = torch.from_numpy(np.array(frame))[None]
         if self._state is None:
             self._state = self._model.start_episode(frames, [self._generator])
         else:

@@ -69,7 +69,7 @@ def run(
     if until == "agent":
         return None
     with clock.measure("evaluate"):
-        verdict = evaluate_run(config, folder, machine, store, clock)
+        verdict = evaluate_run(config, folder, machine, store, clock.seconds)
     say(f"verdict, videos and pictures: {folder}")
     return verdict
 

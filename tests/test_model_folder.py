@@ -1,0 +1,71 @@
+"""A saved world model is whole, or says in one line what is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.worlds import tiny_world
+from worldsim.errors import UserError
+from worldsim.model_folder import load_model, save_model
+from worldsim.world_model import row_generator
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    save_model(tiny_world(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_it_comes_back_as_it_was(folder: Path) -> None:
+    model, loaded = tiny_world(), load_model(folder)
+    assert loaded.spec == model.spec
+    dreams = []
+    for world in (model, loaded):
+        contexts = world.start_contexts.rows(torch.arange(3))
+        state = world.start_from(contexts, [row_generator(i) for i in range(3)])
+        state, step = world.step(state, torch.tensor([0, 1, 2]))
+        dreams.append(step)
+    assert torch.equal(dreams[0].latents, dreams[1].latents)
+    assert torch.equal(dreams[0].reward, dreams[1].reward)
+
+
+def test_nothing_in_it_is_pickled(folder: Path) -> None:
+    kinds = {path.suffix for path in folder.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".safetensors", ".md"}
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "dynamics", "start_contexts"])
+def test_damage_is_told_in_one_line(folder: Path, name: str) -> None:
+    path = folder / f"{name}.safetensors"
+    if name == "tokenizer":  # the pixel tokenizer has no weights to lose
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(UserError, match=f"{name}.safetensors") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_foreign_or_newer_folder_is_refused(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for change, expected in (({"format": "something else"}, "worldsim world model"), ({"format_version": 99}, "99")):
+        (folder / "config.json").write_text(json.dumps({**config, **change}))
+        with pytest.raises(UserError, match=expected):
+            load_model(folder)
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not JSON"):
+        load_model(folder)
+    with pytest.raises(UserError, match="no world model"):
+        load_model(tmp_path / "empty")
+
+
+def test_weights_of_another_size_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["dynamics"]["size"] = "nano"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"does not fit"):
+        load_model(folder)

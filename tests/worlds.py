@@ -1,0 +1,64 @@
+"""A world model small enough for tests, with random weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from worldsim.data.actions import action_feature_count
+from worldsim.data.episode import EnvSpec
+from worldsim.dynamics.config import DynamicsConfig
+from worldsim.dynamics.dit_dynamics import DiTDynamics
+from worldsim.start_contexts import StartContexts
+from worldsim.tokenizers.build import build_tokenizer
+from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.world_model import WorldModel
+
+ACTION_SPACES: dict[str, dict[str, Any]] = {
+    "discrete": {"type": "discrete", "n": 3},
+    "box": {"type": "box", "shape": [2], "low": [-1.0, 0.0], "high": [1.0, 1.0]},
+}
+
+
+def tiny_spec(actions: str = "discrete", max_episode_steps: int | None = 50) -> EnvSpec:
+    return EnvSpec(
+        id="Tiny-v0",
+        settings={},
+        frame_shape=(16, 16, 3),
+        action_space=ACTION_SPACES[actions],
+        action_meanings=["left", "stay", "right"] if actions == "discrete" else ["steer", "gas"],
+        frames_per_second=10.0,
+        max_episode_steps=max_episode_steps,
+        blank_terminal_frame=False,
+    )
+
+
+def tiny_world(actions: str = "discrete", seed: int = 0, max_episode_steps: int | None = 50) -> WorldModel:
+    """Random weights everywhere, so that every input shows in the output."""
+    spec = tiny_spec(actions, max_episode_steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        tokenizer = build_tokenizer(TokenizerConfig(kind="pixels", patch=8), spec.frame_shape)
+        tokens, channels = tokenizer.latent_shape
+        config = DynamicsConfig(size="debug", window=4, belief_size=8, time_every=1)
+        dynamics = DiTDynamics(config, tokens, channels, tokenizer.grid, action_feature_count(spec))
+        for parameter in dynamics.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        dynamics.scale.low.fill_(-1.0)
+        dynamics.scale.high.fill_(1.0)
+        count, frames = 20, 3
+        present = torch.ones(count, frames, dtype=torch.bool)
+        present[:5, :-1] = False
+        has_action = present.clone()
+        has_action[:5] = False
+        shape = (count, frames, *spec.action_shape)
+        contexts = StartContexts(
+            latents=(2 * torch.rand(count, frames, tokens, channels) - 1).half(),
+            actions=torch.from_numpy(np.zeros(shape, spec.action_dtype)),
+            has_action=has_action,
+            present=present,
+            at_start=torch.arange(count) < 5,
+        )
+    return WorldModel(spec, tokenizer, dynamics, contexts, training={"note": "random weights"})
