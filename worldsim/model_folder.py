@@ -26,6 +26,7 @@ from worldsim.data.files import explained, write_json
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.errors import UserError
+from worldsim.quantization import dequantize, quantize
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
@@ -51,12 +52,16 @@ def find_model(name_or_folder: Path | str) -> Path:
     )
 
 
-def save_model(model: WorldModel, folder: Path) -> None:
-    """Write `model` into `folder`; config.json comes last, so a folder that has one is whole."""
+def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
+    """Write `model` into `folder`; config.json comes last, so a folder that has one is whole.
+
+    small: store matrices with 8 bits (see worldsim.quantization), for a release.
+    """
+    pack = quantize if small else dict
     with explained("save the world model", folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _save_tensors(model.tokenizer.state_dict(), folder / "tokenizer.safetensors")
-        _save_tensors(model.dynamics.state_dict(), folder / "dynamics.safetensors")
+        _save_tensors(pack(model.tokenizer.state_dict()), folder / "tokenizer.safetensors")
+        _save_tensors(pack(model.dynamics.state_dict()), folder / "dynamics.safetensors")
         _save_tensors(model.start_contexts.tensors(), folder / "start_contexts.safetensors")
         (folder / "README.md").write_text(_model_card(model), encoding="utf-8")
         write_json(
@@ -87,7 +92,7 @@ def load_model(
     for name, module in (("tokenizer", tokenizer), ("dynamics", dynamics)):
         path = folder / f"{name}.safetensors"
         try:
-            module.load_state_dict(_load_tensors(path))
+            module.load_state_dict(dequantize(_load_tensors(path)))
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{path} does not fit {folder / 'config.json'}: {reason}; fetch the model again") from None

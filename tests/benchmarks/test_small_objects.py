@@ -34,8 +34,8 @@ def box(kind: int, row: int, column: int, area: float = 4.0, identity: int = 0) 
     return Box(kind, identity, area, row - 0.5, row + 1.5, column - 0.5, column + 1.5)
 
 
-def paint(*boxes: Box) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    frame = np.zeros((64, 64, 3), np.uint8)
+def paint(*boxes: Box, size: int = 64) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    frame = np.zeros((size, size, 3), np.uint8)
     for item in boxes:
         frame[int((item.top + item.bottom) / 2), int((item.left + item.right) / 2), item.kind] = round(item.area)
     return frame
@@ -134,11 +134,13 @@ def test_a_detector_learns_dots_and_survives_saving(tmp_path: Any) -> None:
     rng = np.random.default_rng(0)
 
     def dots(count: int) -> LabelledEpisode:
-        boxes = [[box(kind, *rng.integers(3, 60, 2).tolist(), area=200.0) for kind in (0, 1)] for _ in range(count)]
-        return LabelledEpisode(np.stack([paint(*frame) for frame in boxes]), np.zeros(count - 1, np.int64), boxes)
+        places = rng.integers(3, 28, (count, 2, 2))
+        boxes = [[box(kind, row, column, area=200.0) for kind, (row, column) in enumerate(frame)] for frame in places]
+        frames = np.stack([paint(*frame, size=32) for frame in boxes])
+        return LabelledEpisode(frames, np.zeros(count - 1, np.int64), boxes)
 
     held_out = dots(50)
-    detector = object_detector.train([dots(200)], [dots(50)], steps=60, batch=8, seed=0)
+    detector = object_detector.train([dots(400)], [dots(50)], steps=150, batch=16, seed=0)
     result = score(detector, held_out.frames, held_out.boxes)
     assert min(result[kind][rate] for kind in ("fireball", "monster") for rate in ("recall", "precision")) > 0.9
     object_detector.save(detector, tmp_path / "detector.safetensors")

@@ -75,7 +75,7 @@ class Tuned:
 
 
 def constants(space: gym.Space[Any]) -> list[Sequenced]:
-    """Every action of a Discrete space; of a bounded Box the middle, all low, all high, and one dimension at a bound."""
+    """Every action of a Discrete space; of a bounded Box the middle, all low or high, or one dimension."""
     if isinstance(space, gym.spaces.Discrete):
         return [Sequenced((int(space.start) + action,)) for action in range(int(space.n))]
     middle, low, high = _bounds(space)

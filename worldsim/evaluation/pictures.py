@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +75,7 @@ def write_real_beside_dream(
     seed: int = 0,
     split: str = "held_out",
 ) -> Path:
-    """Real episodes on the left and, on the right, what the model dreams along the same actions, one after the other."""
+    """Real episodes on the left and, on the right, dreams along the same actions, one start after the other."""
     context_frames = min(context_frames, model.dynamics.config.window)
     stretches = draw_stretches(
         store, starts, horizon=steps, context_frames=context_frames, seed=seed, split=split, whole=True
@@ -90,7 +91,7 @@ def write_real_beside_dream(
         left = labelled(enlarged(real, scale), [f"real, step {t}" for t in range(length + 1)])
         right = labelled(enlarged(dream, scale), [f"dream, step {t}" for t in range(length + 1)])
         clips.append(side_by_side(left, right))
-    return write_video(np.concatenate(clips), path, frames_per_second=model.spec.frames_per_second)
+    return write_video(chain.from_iterable(clips), path, frames_per_second=model.spec.frames_per_second)
 
 
 def write_long_dream(

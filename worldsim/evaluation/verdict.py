@@ -88,7 +88,6 @@ def print_verdict(verdict: Verdict | Mapping[str, Any], console: Any = None) -> 
     table.add_row("[bold]agent, real env", *_numbers(agent), "", end_section=True)
     for name, score in content["baselines"].items():
         table.add_row(name.replace("_", " ") + _sequence(score), *_numbers(score), _above(agent, score))
-    table.columns[0].no_wrap = False
     if content["dream"] is not None:
         table.add_section()
         table.add_row("agent, in its dream", *_numbers(content["dream"]), "")
