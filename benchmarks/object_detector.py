@@ -87,7 +87,7 @@ def train(
             picked, heat, log_area = picked.flip(2), heat.flip(3), log_area.flip(3)
         logits, areas = detector(picked)
         at_peak = heat == 1.0
-        loss = _focal_loss(logits, heat) + 0.1 * (areas - log_area)[at_peak].abs().mean()
+        loss = _focal_loss(logits, heat) + 0.25 * (areas - log_area)[at_peak].abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

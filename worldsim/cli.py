@@ -4,36 +4,73 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from worldsim import __version__
 from worldsim.errors import UserError
 
-RUN_HELP = """\
+RUN_EXAMPLES = """\
 examples:
   worldsim run quickstart                         CartPole from pixels, minutes on two cores
   worldsim run quickstart seed=1 --folder runs/q1
-  worldsim run configs/take_cover.yaml            VizDoom Take Cover
-  worldsim run take_cover dynamics.size=tiny      override any setting by key=value
+  worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
+  worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
 
-The same command goes on where an interrupted run stopped. Watch it: tensorboard --logdir FOLDER
+The same command goes on where an interrupted run stopped, skips what is finished, and refuses settings that contradict
+what lies in the folder. Watch it: tensorboard --logdir FOLDER
+"""
+COLLECT_EXAMPLES = """\
+examples:
+  worldsim collect quickstart                            into runs/quickstart/episodes
+  worldsim collect take_cover collect.workers=8 --folder runs/t1
+
+`worldsim run` with the same config and folder goes on from these episodes.
+"""
+TRAIN_EXAMPLES = """\
+examples:
+  worldsim train quickstart                       everything but the verdict
+  worldsim train take_cover --until dynamics      a world model without an agent
+
+`worldsim run` with the same config and folder adds what is left.
+"""
+DREAM_EXAMPLES = """\
+examples:
+  worldsim dream runs/quickstart                  the trained policy plays its dream: dream.mp4
+  worldsim dream take_cover --random --steps 2000 --seed 7 --out long.mp4
+
+In Python: gymnasium.make("worldsim:worldsim/Dream-v0", model="runs/quickstart/round-00/world_model")
+"""
+EVALUATE_EXAMPLES = """\
+examples:
+  worldsim evaluate runs/quickstart --out verdicts/quickstart
+  worldsim evaluate take_cover --episodes 20 --seed 5000000 --out /tmp/verdict
+
+Writes OUT/verdict.json: returns of the policy and of blind baselines on the same seeds, and the dream's own estimate.
+"""
+RENDER_EXAMPLES = """\
+examples:
+  worldsim render runs/quickstart                 into runs/quickstart/videos
+  worldsim render runs/quickstart --out pictures
+
+real_beside_dream.mp4 shows held-out episodes beside dreams along the same actions; long_dream.mp4 a dream alone;
+grid.png originals, reconstructions and dreams at steps 1, 2, 4, 8, 16, 32.
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
-    parser = _parser()
-    options = parser.parse_args(arguments)
+    options = _parsed(arguments)
     try:
         options.command(options)
-    except KeyboardInterrupt:
-        print("\nstopped; run the same command again to go on", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"worldsim: {stop or 'stopped; run the same command again to go on'}", file=sys.stderr)
         return 130
     except Exception as error:
         if options.debug or not _is_for_the_user(error):
             raise
-        message = " ".join(str(error).split())
+        message = " ".join(str(error).split()) or type(error).__name__
         print(f"worldsim: {message}", file=sys.stderr)
         return 2
     return 0
@@ -41,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_for_the_user(error: Exception) -> bool:
     """Whether the message alone tells what to mend."""
-    if isinstance(error, UserError | OSError):
+    if isinstance(error, UserError | OSError | MemoryError):
         return True
     from gymnasium.error import Error as GymnasiumError
 
@@ -52,54 +89,88 @@ def _is_for_the_user(error: Exception) -> bool:
     return isinstance(error, GymnasiumError | agents_errors | InvalidActionError | UnusableEnvironmentError)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; `key=value` may also stand behind `--folder`, which argparse alone would not understand."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if "overrides" in options:
+        options.overrides += [text for text in rest if not text.startswith("-")]
+        rest = [text for text in rest if text.startswith("-")]
+    if rest:
+        options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="worldsim",
         description="Train agents in the dream of a diffusion-transformer world model, judge them in the real env.",
+        epilog="First steps: worldsim run quickstart. Each command explains itself: worldsim COMMAND --help",
     )
     parser.add_argument("--version", action="version", version=f"worldsim {__version__}")
     parser.add_argument("--debug", action="store_true", help="show tracebacks")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    raw = argparse.RawDescriptionHelpFormatter
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
+    def add(name: str, summary: str, examples: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            epilog=examples,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.set_defaults(parser=command)
+        return command
+
+    _add_walks(add)
+    model_help = "a world model folder, a run folder, or a released model's name"
+    dream = add("dream", "dream with the model's policy or with random actions and write a video", DREAM_EXAMPLES)
+    dream.add_argument("model", help=model_help)
+    dream.add_argument("--steps", type=int, default=500, help="length of the dream (default: 500)")
+    dream.add_argument("--seed", type=int, default=0, help="the same seed dreams the same dream (default: 0)")
+    dream.add_argument("--temperature", type=float, default=1.0, help="variance of the noise, 0 or more (default: 1)")
+    dream.add_argument("--random", action="store_true", help="random actions even if the model has a policy")
+    dream.add_argument("--out", type=Path, default=Path("dream.mp4"), help="default: dream.mp4")
+    dream.set_defaults(command=_dream)
+
+    evaluate = add("evaluate", "score a model's policy and the baselines in the real env", EVALUATE_EXAMPLES)
+    evaluate.add_argument("model", help=model_help)
+    evaluate.add_argument("--episodes", type=int, default=100, help="real episodes of each policy (default: 100)")
+    evaluate.add_argument("--seed", type=int, default=2_000_000, help="first evaluation seed (default: 2000000)")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for verdict.json")
+    evaluate.set_defaults(command=_evaluate)
+
+    render = add("render", "write videos and pictures of reality beside the dream", RENDER_EXAMPLES)
+    render.add_argument("model", metavar="run", help="a run folder (its held-out episodes are shown)")
+    render.add_argument("--out", type=Path, help="default: RUN/videos")
+    render.set_defaults(command=_render)
+    return parser
+
+
+def _add_walks(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
+    """The commands that walk through a run, each to its own end."""
     walks = {
-        "run": ("the whole walk: collect, train, dream, evaluate", "evaluate"),
-        "collect": ("only collect the real episodes of round 0", "collect"),
-        "train": ("collect and train: tokenizer, dynamics, agent; no verdict", "agent"),
+        "run": ("the whole walk: collect, train, dream, evaluate", RUN_EXAMPLES, "evaluate"),
+        "collect": ("only collect the real episodes of round 0", COLLECT_EXAMPLES, "collect"),
+        "train": ("collect and train: tokenizer, dynamics, agent; no verdict", TRAIN_EXAMPLES, "agent"),
     }
-    for name, (summary, until) in walks.items():
-        walk = commands.add_parser(name, help=summary, description=summary, epilog=RUN_HELP, formatter_class=raw)
+    for name, (summary, examples, until) in walks.items():
+        walk = add(name, summary, examples)
         walk.add_argument("config", help="a YAML file, or the name of a config that ships with worldsim")
         walk.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
         walk.add_argument("--folder", type=Path, help="where the run lives (default: runs/CONFIG)")
         if name == "train":
-            walk.add_argument("--until", choices=("tokenizer", "dynamics", "agent"), default="agent")
+            walk.add_argument("--until", choices=("tokenizer", "dynamics", "agent"), default=until)
         else:
             walk.set_defaults(until=until)
         walk.set_defaults(command=_run)
-
-    model_help = "a world model folder, a run folder, or a released model's name"
-    dream = commands.add_parser("dream", help="dream with a random or trained policy and write a video")
-    dream.add_argument("model", help=model_help)
-    dream.add_argument("--steps", type=int, default=500)
-    dream.add_argument("--seed", type=int, default=0)
-    dream.add_argument("--temperature", type=float, default=1.0)
-    dream.add_argument("--random", action="store_true", help="random actions even if the model has a policy")
-    dream.add_argument("--out", type=Path, default=Path("dream.mp4"))
-    dream.set_defaults(command=_dream)
-
-    evaluate = commands.add_parser("evaluate", help="score a model's policy and the baselines in the real env")
-    evaluate.add_argument("model", help=model_help)
-    evaluate.add_argument("--episodes", type=int, default=100)
-    evaluate.add_argument("--seed", type=int, default=2_000_000, help="first evaluation seed")
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for verdict.json")
-    evaluate.set_defaults(command=_evaluate)
-
-    render = commands.add_parser("render", help="videos and pictures: reality beside the dream")
-    render.add_argument("model", help="a run folder (its held-out episodes are shown)")
-    render.add_argument("--out", type=Path, help="default: RUN/videos")
-    render.set_defaults(command=_render)
-    return parser
 
 
 def _run(options: argparse.Namespace) -> None:

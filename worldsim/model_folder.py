@@ -9,20 +9,19 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from worldsim.config import from_dict
 from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
-from worldsim.data.files import explained, write_json
+from worldsim.data.files import explained, write_json, write_whole
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.errors import UserError
@@ -48,7 +47,8 @@ def find_model(name_or_folder: Path | str) -> Path:
             return folder
     released = ", ".join(released_models()) or "none"
     raise UserError(
-        f"no world model at {str(name_or_folder)!r}: expected a folder with a config.json, or a released model ({released})"
+        f"no world model at {str(name_or_folder)!r}: expected a folder with a config.json, "
+        f"or the name of a released model ({released})"
     )
 
 
@@ -60,10 +60,11 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
     pack = quantize if small else dict
     with explained("save the world model", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        (folder / "config.json").unlink(missing_ok=True)  # of an older model, which is whole no more
         _save_tensors(pack(model.tokenizer.state_dict()), folder / "tokenizer.safetensors")
         _save_tensors(pack(model.dynamics.state_dict()), folder / "dynamics.safetensors")
         _save_tensors(model.start_contexts.tensors(), folder / "start_contexts.safetensors")
-        (folder / "README.md").write_text(_model_card(model), encoding="utf-8")
+        write_whole(folder / "README.md", _model_card(model).encode())
         write_json(
             folder / "config.json",
             {
@@ -83,9 +84,12 @@ def load_model(
     """Read a world model. Raises UserError for a missing, foreign, newer, incomplete or damaged folder."""
     folder = find_model(name_or_folder)
     config = _read_config(folder)
-    spec = EnvSpec.from_dict(config["env"])
-    tokenizer_config = from_dict(TokenizerConfig, config["tokenizer"], f"{folder}/config.json")
-    dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
+    try:
+        spec = EnvSpec.from_dict(config["env"])
+        tokenizer_config = from_dict(TokenizerConfig, config["tokenizer"], f"{folder}/config.json")
+        dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
     tokenizer = build_tokenizer(tokenizer_config, spec.frame_shape)
     tokens, channels = tokenizer.latent_shape
     dynamics = DiTDynamics(dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec))
@@ -118,9 +122,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(whole, temporary)
-    os.replace(temporary, path)
+    write_whole(path, save(whole))
 
 
 def _load_tensors(path: Path) -> dict[str, Tensor]:

@@ -127,13 +127,7 @@ def resume(learner: Learner, folder: Path) -> FitResult:
     path = folder / CHECKPOINT
     if not path.exists():
         return FitResult(0, 0.0)
-    remedy = "restore it, or delete it to start over"
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a damaged file
-        raise UserError(f"checkpoint {path} cannot be read ({_first_line(error)}): {remedy}") from error
-    if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
-        raise UserError(f"checkpoint {path} is not one of worldsim's, format {_FORMAT}: {remedy}")
+    checkpoint = read_checkpoint(folder)
     try:
         learner.load_state_dict(checkpoint["learner"])
     except (KeyError, RuntimeError, ValueError, TypeError) as error:
@@ -143,6 +137,22 @@ def resume(learner: Learner, folder: Path) -> FitResult:
         ) from error
     _set_random_states(checkpoint["random"])
     return FitResult(int(checkpoint["steps"]), float(checkpoint["seconds"]))
+
+
+def read_checkpoint(folder: Path) -> dict[str, Any]:
+    """What the checkpoint in `folder` holds: "steps", "seconds", "learner" (its state_dict) and "random".
+
+    Raises UserError for one that is missing, damaged or foreign.
+    """
+    path = folder / CHECKPOINT
+    remedy = "restore it, or delete it to start over"
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise UserError(f"checkpoint {path} cannot be read ({_first_line(error)}): {remedy}") from error
+    if not isinstance(checkpoint, dict) or checkpoint.get("format") != _FORMAT:
+        raise UserError(f"checkpoint {path} is not one of worldsim's, format {_FORMAT}: {remedy}")
+    return checkpoint
 
 
 def save_checkpoint(learner: Learner, folder: Path, done: FitResult) -> None:

@@ -18,7 +18,7 @@ from worldsim.agents.actor_critic import ActorCriticLearner, reset_seed
 from worldsim.agents.config import ActorCriticConfig, entropy_weight
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
 
-SMALL = {"hidden": [32, 32], "minibatch_size": 64}
+SMALL: dict[str, Any] = {"hidden": [32, 32], "minibatch_size": 64}
 
 
 def cartpole(num_envs: int, mode: AutoresetMode = AutoresetMode.SAME_STEP) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -67,7 +67,6 @@ def test_learns_from_pixels() -> None:
     assert train(learner, 15)["reward_per_step"] > 0.9
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_learns_cartpole_from_states(seed: int) -> None:
     config = ActorCriticConfig(reset_each_update=False, learning_rate=1e-3)

@@ -34,8 +34,8 @@ def test_round_trip(policy: PolicyNetwork, tmp_path: Path) -> None:
     assert not restored.training
     assert read_policy_config(tmp_path / "a" / "b")["notes"] == {"trained in": "a dream"}
     for greedy in (True, False):
-        act = [p.act(OBSERVATIONS, torch.Generator().manual_seed(5), greedy) for p in (policy, restored)]
-        np.testing.assert_array_equal(*act)
+        before, after = (p.act(OBSERVATIONS, torch.Generator().manual_seed(5), greedy) for p in (policy, restored))
+        np.testing.assert_array_equal(before, after)
     save_policy(PolicyNetwork(SPEC), tmp_path / "a" / "b")  # a newer policy takes the place
     assert (load_policy(tmp_path / "a" / "b").act(OBSERVATIONS, greedy=True) == [0, 2]).all()
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.data.counting import SHAPE, CountingEnv, contents, fill, read_picture, spec
+from tests.data.counting import CountingEnv, contents, fill, read_picture, spec
 from worldsim.data.collection import collect, episode_seed, is_held_out
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
@@ -205,21 +205,21 @@ def test_seeds_differ_and_never_change() -> None:
     assert episode_seed(3, 0, 0) == 788445325
 
 
-class SlowEnv(CountingEnv):
-    """Never ends, and says in which process it lives."""
+class HangingEnv(CountingEnv):
+    """Hangs in its first step, so that its worker has nothing to send, and says in which process it lives."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         (folder / f"pid-{os.getpid()}").touch()
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        time.sleep(0.01)
-        return np.zeros(SHAPE, np.uint8), 0.0, False, False, {}
+        time.sleep(600)
+        return super().step(action)
 
 
-def slow_collection(folder: Path) -> None:
+def hanging_collection(folder: Path) -> None:
     """What the process below runs."""
-    run(folder / "store", partial(SlowEnv, folder), workers=2, budget_tics=10**6)
+    run(folder / "store", partial(HangingEnv, folder), workers=2, budget_tics=10**6)
 
 
 def _alive(pid: int) -> bool:
@@ -230,7 +230,7 @@ def _alive(pid: int) -> bool:
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes through /proc")
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_no_worker_outlives_a_collection(tmp_path: Path, kind: signal.Signals) -> None:
-    program = f"from tests.data.test_collection import *; slow_collection(Path({str(tmp_path)!r}))"
+    program = f"from tests.data.test_collection import *; hanging_collection(Path({str(tmp_path)!r}))"
     parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
 
     def wait_for(condition: Callable[[], bool]) -> bool:

@@ -96,8 +96,8 @@ def test_the_search_spends_its_episodes_on_the_promising(monkeypatch: pytest.Mon
         return returns_of_many(make_env, makers, seeds, *rest, **options)
 
     monkeypatch.setattr("worldsim.evaluation.blind.returns_of_many", counted)
-    search(RhythmEnv, alternations(THREE, [1, 4, 8]), range(8))
-    assert played == [(18, [0, 1]), (6, [2, 3]), (2, [4, 5, 6, 7])]
+    search(RhythmEnv, alternations(THREE, [1, 4, 8]), range(16))
+    assert played == [(18, [0, 1, 2, 3]), (6, [4, 5, 6, 7]), (2, list(range(8, 16)))]
 
 
 def test_of_equals_the_first_wins() -> None:
@@ -151,7 +151,7 @@ def test_shuffled_observations_come_from_another_episode(counting_store: Episode
         truth = np.zeros(SHAPE, np.uint8)
         actions = [policy(truth) for _ in range(12)]
         numbers, steps = zip(*witness.seen, strict=True)
-        # Five steps have six frames; the last, after the termination, is blank and not shown. Then again from the start.
+        # Five steps have six frames; the last, after the termination, is blank and not shown. Then from the start.
         assert steps == (0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1)
         assert actions == [step % 5 for step in steps]
         assert len(set(numbers)) == 1

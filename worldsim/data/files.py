@@ -31,12 +31,21 @@ def explained(what: str, folder: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes all of it or nothing: a crash leaves the old file."""
+    write_whole(path, json.dumps(value, indent=2).encode())
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes all of it or nothing: a crash or a full disk leaves the old file."""
     temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=2)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def write_synced(file: IO[bytes], parts: Sequence[bytes]) -> None:

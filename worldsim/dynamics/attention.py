@@ -10,7 +10,8 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+from worldsim.dynamics.normalisation import rms_norm
 
 
 class Rotary(nn.Module):
@@ -77,9 +78,9 @@ class Projection(nn.Module):
     def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """(B, T, N, M) -> query, key, value, each (B, T, N, heads, head_width)."""
         mixed = self.query_key_value(tokens).unflatten(-1, (3, self.heads, self.head_width))
-        query, key, value = mixed.unbind(-3)  # (B, T, N, heads, head_width)
-        query = F.rms_norm(query, (self.head_width,), self.query_gain.to(query.dtype))
-        key = F.rms_norm(key, (self.head_width,), self.key_gain.to(key.dtype))
+        gains = torch.stack([self.query_gain, self.key_gain])[:, None].to(mixed.dtype)  # (2, 1, head_width)
+        query, key = (rms_norm(mixed[..., :2, :, :]) * gains).unbind(-3)  # (B, T, N, heads, head_width)
+        value = mixed[..., 2, :, :]
         return query, key, value
 
 
@@ -98,11 +99,6 @@ class SpaceAttention(Projection):
 class TimeAttention(Projection):
     """Each token attends to itself and to the tokens in its place in a memory of earlier frames."""
 
-    def keys_values(self, tokens: Tensor, rotary: Rotary, positions: Tensor) -> Tensor:
-        """What this layer remembers of frames (B, T, N, M): keys and values, (2, B, N, heads, T, head_width)."""
-        _, key, value = self.project(tokens)
-        key, value = (part.permute(0, 2, 3, 1, 4) for part in (key, value))
-        return torch.stack([rotary(key, positions), value])
 
     def forward(
         self, tokens: Tensor, rotary: Rotary, positions: Tensor, memory: Tensor | None, visible: Tensor

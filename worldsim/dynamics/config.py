@@ -36,7 +36,7 @@ class DynamicsConfig:
     shortcut_fraction: share of rows trained on larger steps. sampling_steps: steps used in dreams. change_weight,
     change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame / change_scale, 0, 1),
     so that small moving things count. self_context_fraction: share of rows whose memory holds frames that the model
-    made itself. termination_weight, reward_weight: factors on the losses of the heads.
+    made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight: factors on the losses of the heads.
     """
 
     size: str = "tiny"
@@ -63,3 +63,4 @@ class DynamicsConfig:
     ema_decay: float = 0.999
     ending_fraction: float = 0.25
     reward_bins: int = 65
+    head_dropout: float = 0.2

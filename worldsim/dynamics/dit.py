@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from worldsim.dynamics.attention import Rotary, SpaceAttention, TimeAttention, space_angles, time_angles
 from worldsim.dynamics.config import SIZES, DynamicsConfig
+from worldsim.dynamics.normalisation import rms_norm
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Block(nn.Module):
 
         def modulated(index: int) -> Tensor:
             shift, scale = parts[3 * index], parts[3 * index + 1]
-            return F.rms_norm(tokens, (self.width,)) * (1 + scale) + shift
+            return rms_norm(tokens) * (1 + scale) + shift
 
         tokens = tokens + parts[2] * self.space(modulated(0), space_rotary)
         own = None
@@ -182,7 +183,7 @@ class DiT(nn.Module):
             )
             if own is not None:
                 own_memories.append(own)
-        tokens = F.rms_norm(tokens, (self.width,))
+        tokens = rms_norm(tokens)
         clean = self.output(tokens[:, :, : self.tokens])
         belief = torch.tanh(self.belief(tokens[:, :, self.tokens]))
         return DiTOutput(clean.float(), belief.float(), torch.stack(own_memories))

@@ -62,7 +62,9 @@ class DiTDynamics(nn.Module):
         self.belief_size = config.belief_size
         self.scale = LatentScale(channels)
         self.dit = DiT(config, tokens, channels, grid, action_features)
-        self.head = OutcomeHead(config.belief_size, action_features, SIZES[config.size].width, config.reward_bins)
+        self.head = OutcomeHead(
+            config.belief_size, action_features, SIZES[config.size].width, config.reward_bins, config.head_dropout
+        )
 
     # Training
 

@@ -49,13 +49,17 @@ class OutcomeHead(nn.Module):
     that sees it learns to recognise the blank instead of the danger.
     """
 
-    def __init__(self, belief_size: int, action_features: int, hidden: int, reward_bins: int) -> None:
+    def __init__(
+        self, belief_size: int, action_features: int, hidden: int, reward_bins: int, dropout: float
+    ) -> None:
         super().__init__()
+        # A data set holds a few hundred endings: without dropout the head learns them by heart.
+        self.dropout = nn.Dropout(dropout)
         self.trunk = nn.Sequential(
             nn.Linear(belief_size + action_features, hidden),
-            nn.SiLU(),
+            nn.Sequential(nn.SiLU(), self.dropout),
             nn.Linear(hidden, hidden),
-            nn.SiLU(),
+            nn.Sequential(nn.SiLU(), self.dropout),
         )
         self.reward = nn.Linear(hidden, reward_bins)
         self.termination = nn.Linear(hidden, 1)
@@ -66,7 +70,7 @@ class OutcomeHead(nn.Module):
     def forward(self, belief: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """belief (..., belief_size), actions (..., A) -> reward logits (..., bins), termination logits (...)."""
         dtype = self.reward.weight.dtype
-        hidden = self.trunk(torch.cat([belief, actions], dim=-1).to(dtype))
+        hidden = self.trunk(torch.cat([self.dropout(belief), actions], dim=-1).to(dtype))
         return self.reward(hidden).float(), self.termination(hidden)[..., 0].float()
 
     def losses(

@@ -26,7 +26,7 @@ from worldsim.evaluation.statistics import Score
 from worldsim.rollouts import Action, OpenLoop, Policy, StickyRandom, UniformRandom
 
 HOLD_STEPS = (1, 2, 4, 6, 8, 12, 16, 25, 32, 50)
-FIRST_EPISODES = 2  # of each candidate in the first round of the search
+FIRST_EPISODES = 4  # of each candidate in the first round of the search
 KEPT = 1 / 3  # of the candidates after each round
 MAX_PAIRED = 6  # actions, the best constant ones, of which all pairs are tried
 
@@ -180,13 +180,15 @@ def score_baselines(
     *,
     make_agent: MakePolicy | None = None,
     store_folder: Path | str | None = None,
+    stickiness: float | str = "mixed",
     hold_steps: Sequence[int] = HOLD_STEPS,
     max_steps: int | None = None,
     progress: bool = True,
 ) -> dict[str, Score]:
     """Scores on `seeds` of "random", "sticky_random", "best_constant" and "best_blind".
 
-    The last two are chosen on `tuning_seeds`, which must be other seeds (UserError). With `make_agent` and
+    `stickiness` is that of the data collection. The last two are chosen on `tuning_seeds`, which must be other seeds
+    (UserError). With `make_agent` and
     `store_folder` also "shuffled_observations": the agent shown frames of held-out episodes.
     """
     check_disjoint(evaluation=seeds, blind_tuning=tuning_seeds)
@@ -201,7 +203,7 @@ def score_baselines(
 
     scores = {
         "random": score("random", partial(UniformRandom, action_space)),
-        "sticky_random": score("sticky_random", partial(StickyRandom, action_space, "mixed")),
+        "sticky_random": score("sticky_random", partial(StickyRandom, action_space, stickiness)),
     }
     constant = tune("best constant", constants(action_space))
     among = [candidate.actions[0] for candidate in constant.ranking[:MAX_PAIRED]]

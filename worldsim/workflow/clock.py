@@ -15,20 +15,31 @@ HEARTBEAT_SECONDS = 10.0
 
 
 class StageClock:
-    """Seconds by stage in `RUN/seconds.json`, written while the stage runs so that a killed process loses little."""
+    """Seconds by stage in `RUN/seconds.json`, written while the stage runs so that a killed process loses little.
+
+    `seconds` is up to date whenever no stage runs; `now()` always.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.seconds: dict[str, float] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        self._running: tuple[str, float] | None = None  # stage, and what to add to the clock for its seconds
+
+    def now(self) -> dict[str, float]:
+        """Seconds by stage, those of the running stage included."""
+        if self._running is None:
+            return dict(self.seconds)
+        stage, offset = self._running
+        return {**self.seconds, stage: offset + time.monotonic()}
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
         """Add the time inside the block to `stage`."""
-        before, started = self.seconds.get(stage, 0.0), time.monotonic()
+        self._running = stage, self.seconds.get(stage, 0.0) - time.monotonic()
         stop = threading.Event()
 
         def record() -> None:
-            self.seconds[stage] = before + time.monotonic() - started
+            self.seconds = self.now()
             write_json(self._path, {name: round(value, 2) for name, value in self.seconds.items()})
 
         def beat() -> None:
@@ -43,3 +54,4 @@ class StageClock:
             stop.set()
             thread.join()
             record()
+            self._running = None

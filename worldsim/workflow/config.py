@@ -37,7 +37,7 @@ class EvaluateConfig:
     """The verdict in the real env."""
 
     episodes: int = 100
-    seed: int = 1_000_000  # first evaluation seed; tuning of the blind baseline uses seeds below it
+    seed: int = 1_000_000  # first evaluation seed; the blind baseline is tuned on seeds 500,000 below (or above) it
     blind_tuning_episodes: int = 16
     dream_episodes: int = 100
     greedy: bool = False
@@ -53,6 +53,7 @@ class RunConfig:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0  # CPU threads of torch; 0: all cores
+    checkpoint_seconds: float = 120  # of training between two checkpoints; 0: one after each step
     env: EnvConfig = field(default_factory=EnvConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

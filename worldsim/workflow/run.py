@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,15 @@ from worldsim.data.files import explained, write_json
 from worldsim.device import choose_device, choose_precision, describe
 from worldsim.errors import UserError
 from worldsim.workflow import stages
+from worldsim.workflow.checks import check_environment, check_settings
 from worldsim.workflow.clock import StageClock
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.cost import describe_cost
 from worldsim.workflow.verdict import evaluate_run
 
+CONFIG = "config.json"
 # Settings that change neither data nor weights, or only what comes after both.
-FREE_SETTINGS = ("threads", "device", "evaluate")
-
+FREE_SETTINGS = ("threads", "device", "checkpoint_seconds", "evaluate")
 
 UNTIL = ("collect", "tokenizer", "dynamics", "agent", "evaluate")
 
@@ -39,11 +39,15 @@ def run(
     """
     if until not in UNTIL:
         raise UserError(f"until={until!r}: expected one of {', '.join(UNTIL)}")
-    stages.check_rounds(config)
+    check_settings(config)
+    check_same_run(config, folder)
     machine = choose_machine(config)
-    _keep_config(config, folder)
-    say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
     spec = stages.environment_spec(config)
+    check_environment(config, spec)
+    with explained("start the run", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, to_dict(config))
+    say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
     say(describe_cost(config, spec))
     clock = StageClock(folder / "seconds.json")
 
@@ -59,9 +63,9 @@ def run(
         with clock.measure(f"round {number}: encode"):
             latents = stages.encode_episodes(store, tokenizer, machine)
         with clock.measure(f"round {number}: dynamics"):
-            dynamics, metrics = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
+            learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
         with clock.measure(f"round {number}: world model"):
-            stages.save_world_model(config, folder, number, store, latents, tokenizer, dynamics, metrics)
+            stages.save_world_model(config, folder, number, store, latents, tokenizer, learner)
         if until == "dynamics" and number == config.rounds - 1:
             return None
         with clock.measure(f"round {number}: agent"):
@@ -69,7 +73,7 @@ def run(
     if until == "agent":
         return None
     with clock.measure("evaluate"):
-        verdict = evaluate_run(config, folder, machine, store, clock.seconds)
+        verdict = evaluate_run(config, folder, machine, store, clock.now)
     say(f"verdict, videos and pictures: {folder}")
     return verdict
 
@@ -81,17 +85,23 @@ def choose_machine(config: RunConfig) -> stages.Machine:
     return stages.Machine(device, choose_precision(config.precision, device))
 
 
-def _keep_config(config: RunConfig, folder: Path) -> None:
-    """Record the config of a new run; refuse one that contradicts the run on disk."""
-    path = folder / "config.json"
-    settings = json.loads(json.dumps(asdict(config)))
-    if path.exists():
-        old = json.loads(path.read_text(encoding="utf-8"))
-        changed = [
-            line for line in differences(old, settings) if not line.startswith(tuple(f"{key}" for key in FREE_SETTINGS))
-        ]
-        if changed:
-            raise UserError(f"{folder} was begun with other settings: {'; '.join(changed)}; use another --folder")
-    with explained("start the run", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(path, to_dict(config))
+def check_same_run(config: RunConfig, folder: Path) -> None:
+    """Raise UserError if `folder` holds a run with other settings, with the difference, or something else."""
+    path = folder / CONFIG
+    if not path.exists():
+        return
+    with explained("read the run", folder):
+        text = path.read_bytes()
+    try:
+        old = json.loads(text)
+        foreign = not isinstance(old, dict) or "collect" not in old
+    except ValueError:
+        foreign = True
+    if foreign:
+        raise UserError(f"{path} is not that of a run: choose another --folder")
+    settings = json.loads(json.dumps(to_dict(config)))
+    for name in FREE_SETTINGS:
+        old.pop(name, None)
+        settings.pop(name, None)
+    if changed := differences(old, settings):
+        raise UserError(f"{folder} was begun with other settings: {'; '.join(changed)}; use another --folder")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from worldsim.agents.policy_io import load_policy
@@ -13,6 +14,8 @@ from worldsim.model_folder import find_model, load_model
 from worldsim.workflow.policies import act_in_dream
 from worldsim.world_model import WorldModel
 
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
+
 
 def dream_video(
     name_or_folder: str, out: Path, *, steps: int, seed: int, temperature: float, random_actions: bool
@@ -20,6 +23,12 @@ def dream_video(
     """A pure dream of `steps` frames as mp4, played by the model's policy if it has one."""
     if steps < 1:
         raise UserError(f"steps={steps}: expected at least 1")
+    if seed < 0:
+        raise UserError(f"seed={seed}: expected at least 0")
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"temperature={temperature}: expected 0 or more")
+    if out.suffix.lower() not in VIDEO_SUFFIXES:
+        raise UserError(f"--out {out}: expected a video file that ends in {' or '.join(VIDEO_SUFFIXES)}")
     folder = model_folder(name_or_folder)
     model = _load(folder)
     policy = folder / "policy"

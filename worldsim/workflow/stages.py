@@ -15,6 +15,7 @@ from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
 from worldsim.data.collection import collect
 from worldsim.data.episode import EnvSpec
+from worldsim.data.files import explained
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dream import DreamVectorEnv
@@ -28,7 +29,7 @@ from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.tokenizers.pixels import PixelTokenizer
 from worldsim.tokenizers.vit import VitTokenizer
-from worldsim.training import fit
+from worldsim.training import fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import load_dream_trained
 from worldsim.world_model import WorldModel
@@ -71,7 +72,10 @@ def environment_spec(config: RunConfig) -> EnvSpec:
 
 
 def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: int, machine: Machine) -> EpisodeStore:
-    """Real episodes: round 0 with a sticky random policy, later rounds with the newest policy and some noise."""
+    """Real episodes: round 0 with a sticky random policy, later rounds with the newest policy and some noise.
+
+    Raises UserError if they are too few to hold some out.
+    """
     if round_number == 0:
         stickiness = config.collect.stickiness
         make_policy: Any = partial(
@@ -90,7 +94,7 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
             dtype=machine.dtype,
         )
         policy_name = f"dream-trained, round {round_number - 1}"
-    return collect(
+    store = collect(
         run / "episodes",
         spec,
         partial(envs.make, config.env),
@@ -104,6 +108,12 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
         progress=True,
         compression=config.collect.compression,
     )
+    if not len(store.indices("train")) or not len(store.indices("held_out")):
+        raise UserError(
+            f"collect.tics={config.collect.tics} gave {len(store)} episodes: expected enough to train on and to hold out "
+            f"a share of {config.collect.held_out_fraction}; ask for more tics or a larger collect.held_out_fraction"
+        )
+    return store
 
 
 def train_tokenizer(
@@ -119,6 +129,7 @@ def train_tokenizer(
         folder=run / "tokenizer",
         name="tokenizer",
         images_every=max(1, config.tokenizer.steps // 8),
+        checkpoint_seconds=config.checkpoint_seconds,
     )
     return learner.tokenizer
 
@@ -140,8 +151,8 @@ def train_dynamics(
     latents: LatentCache,
     tokenizer: VitTokenizer | PixelTokenizer,
     machine: Machine,
-) -> tuple[DiTDynamics, dict[str, float]]:
-    """The dynamics of a round, which goes on from the round before; with its held-out metrics."""
+) -> DynamicsLearner:
+    """The learner with the dynamics of a round, its `average`; they go on from those of the round before."""
     begin_with = None
     if round_number > 0:
         begin_with = load_model(round_folders(run, round_number - 1).world_model, device=machine.device).dynamics
@@ -160,8 +171,9 @@ def train_dynamics(
         steps=config.dynamics.steps,
         folder=round_folders(run, round_number).dynamics,
         name=f"dynamics, round {round_number}",
+        checkpoint_seconds=config.checkpoint_seconds,
     )
-    return learner.average, learner.evaluate()
+    return learner
 
 
 def save_world_model(
@@ -171,11 +183,12 @@ def save_world_model(
     store: EpisodeStore,
     latents: LatentCache,
     tokenizer: VitTokenizer | PixelTokenizer,
-    dynamics: DiTDynamics,
-    metrics: dict[str, float],
+    learner: DynamicsLearner,
 ) -> Path:
-    """Everything needed to dream, in one folder; returns it."""
+    """Everything needed to dream, in one folder; returns it. A whole folder with these weights is left as it is."""
     folder = round_folders(run, round_number).world_model
+    if _holds(folder, learner.average):
+        return folder
     contexts = draw_contexts(
         store,
         latents,
@@ -192,10 +205,23 @@ def save_world_model(
         "seed": config.seed,
         "tokenizer steps": config.tokenizer.steps,
         "dynamics steps in each round": config.dynamics.steps,
-        **{name: round(value, 5) for name, value in metrics.items()},
+        **{name: round(value, 5) for name, value in learner.evaluate().items()},
     }
-    save_model(WorldModel(store.spec, tokenizer, dynamics, contexts, training=training), folder)
+    save_model(WorldModel(store.spec, tokenizer, learner.average, contexts, training=training), folder)
     return folder
+
+
+def _holds(folder: Path, dynamics: DiTDynamics) -> bool:
+    """Whether a whole world model with the weights of `dynamics` lies in `folder`.
+
+    Later rounds must not write it anew: its start contexts and figures come from the episodes there were then.
+    """
+    try:
+        saved = load_model(folder).dynamics.state_dict()
+    except UserError:
+        return False
+    weights = dynamics.state_dict()
+    return saved.keys() == weights.keys() and all(torch.equal(saved[name], weights[name].cpu()) for name in saved)
 
 
 def train_agent(
@@ -216,7 +242,7 @@ def train_agent(
     )
     learner = ActorCriticLearner(config.agent, rows, seed=config.seed + 1000 * round_number, device="cpu")
     if round_number > 0:
-        before = torch.load(round_folders(run, round_number - 1).agent / "networks.pt", weights_only=True)
+        before = read_checkpoint(round_folders(run, round_number - 1).agent)["learner"]
         learner.policy.load_state_dict(before["policy"])
         learner.value.load_state_dict(before["value"])
     fit(
@@ -225,16 +251,8 @@ def train_agent(
         folder=folders.agent,
         name=f"agent, round {round_number}",
         log_every=1,
+        checkpoint_seconds=config.checkpoint_seconds,
     )
-    torch.save(
-        {"policy": learner.policy.state_dict(), "value": learner.value.state_dict()}, folders.agent / "networks.pt"
-    )
-    save_policy(learner.policy, folders.policy, notes={"env": store.spec.id, "rounds": round_number + 1})
+    with explained("save the policy", folders.policy):
+        save_policy(learner.policy, folders.policy, notes={"env": store.spec.id, "rounds": round_number + 1})
     return learner.policy
-
-
-def check_rounds(config: RunConfig) -> None:
-    """Raise UserError unless every list that has an entry per round fits `rounds`."""
-    for name, values in (("collect.tics", config.collect.tics), ("agent_updates", config.agent_updates)):
-        if len(values) != config.rounds:
-            raise UserError(f"{name} has {len(values)} entries, rounds is {config.rounds}: give one number per round")

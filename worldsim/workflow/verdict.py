@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,8 @@ from worldsim.evaluation.dreamt_return import score_in_dream
 from worldsim.evaluation.pictures import write_pictures
 from worldsim.evaluation.returns import score_policy
 from worldsim.evaluation.seeds import check_disjoint, fresh_seeds
-from worldsim.evaluation.verdict import Verdict, print_verdict
+from worldsim.evaluation.statistics import Score
+from worldsim.evaluation.verdict import FILE, Verdict, print_verdict
 from worldsim.evaluation.world import measure_world
 from worldsim.model_folder import load_model
 from worldsim.rollouts import play_episode
@@ -30,39 +34,58 @@ from worldsim.workflow.policies import act_in_dream, load_dream_trained
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import Machine, round_folders
 
-TUNING_OFFSET = 500_000  # tuning seeds of the blind baseline lie this far below the first evaluation seed
+PICTURES = ("real_beside_dream.mp4", "long_dream.mp4", "grid.png", "agent_real.mp4")
+TUNING_OFFSET = 500_000  # tuning seeds of the blind baseline lie this far below (or above) the first evaluation seed
 
 
 def evaluate_run(
-    config: RunConfig, run: Path, machine: Machine, store: EpisodeStore, seconds: Mapping[str, float]
+    config: RunConfig, run: Path, machine: Machine, store: EpisodeStore, seconds: Callable[[], Mapping[str, float]]
 ) -> dict[str, Any]:
-    """Write RUN/verdict.json and RUN/videos for the policy of the last round; returns the verdict as plain data."""
+    """Write RUN/verdict.json and RUN/videos for the policy of the last round; returns the verdict as plain data.
+
+    What is there already of the same weights and settings is kept. `seconds()` is the time of the stages so far.
+    """
     folder = round_folders(run, config.rounds - 1).world_model
     settings = config.evaluate
-    verdict = _judge(folder, settings, machine, store, seconds)
-    verdict.write(run)
+    judged = {"settings": asdict(settings), "weights": _fingerprint(folder)}
+    verdict = _earlier(run, judged)
+    if verdict is None:
+        for name in PICTURES:
+            (run / "videos" / name).unlink(missing_ok=True)  # of other weights or settings
+        scored = _judge(folder, settings, machine, store, seconds, {"judged": judged})
+        scored.write(run)
+        verdict = scored.to_dict()
     print_verdict(verdict)
-    model = load_model(folder, device=machine.device, dtype=machine.dtype)
-    agent_frames = _real_episode(folder, machine, settings, verdict.agent.median_seed)
-    write_pictures(
-        model,
-        store,
-        run / "videos",
-        act=act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy),
-        agent_frames=agent_frames,
-    )
-    return verdict.to_dict()
+    if any(not (run / "videos" / name).exists() for name in PICTURES):
+        model = load_model(folder, device=machine.device, dtype=machine.dtype)
+        returns, seeds = verdict["agent"]["returns"], verdict["agent"]["seeds"]
+        shown = Score(returns, seeds, lengths=[0] * len(returns)).median_seed
+        write_pictures(
+            model,
+            store,
+            run / "videos",
+            act=act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy),
+            agent_frames=_real_episode(folder, machine, settings, shown),
+        )
+    return verdict
 
 
 def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed: int) -> dict[str, Any]:
-    """Score the policy that lies in a model's folder, and the baselines, in the real env; writes OUT/verdict.json."""
+    """Score the policy that lies in a model's folder, and the baselines, in the real env; writes OUT/verdict.json.
+
+    Of a run folder the newest model is taken, and its episodes serve to measure the world model too.
+    """
     if episodes < 1:
         raise UserError(f"episodes={episodes}: expected at least 1")
+    if seed < 0:
+        raise UserError(f"seed={seed}: expected at least 0")
     folder = model_with_policy(name_or_folder)
+    episodes_folder = Path(name_or_folder) / "episodes"
+    store = EpisodeStore.open(episodes_folder) if episodes_folder.is_dir() else None
     device = choose_device("auto")
     machine = Machine(device, choose_precision("auto", device))
     settings = EvaluateConfig(episodes=episodes, seed=seed, dream_episodes=episodes)
-    verdict = _judge(folder, settings, machine, None, {})
+    verdict = _judge(folder, settings, machine, store, dict, {})
     verdict.write(out)
     print_verdict(verdict)
     return verdict.to_dict()
@@ -77,7 +100,12 @@ def model_with_policy(name_or_folder: str | Path) -> Path:
 
 
 def _judge(
-    folder: Path, settings: EvaluateConfig, machine: Machine, store: EpisodeStore | None, seconds: Mapping[str, float]
+    folder: Path,
+    settings: EvaluateConfig,
+    machine: Machine,
+    store: EpisodeStore | None,
+    seconds: Callable[[], Mapping[str, float]],
+    notes: Mapping[str, Any],
 ) -> Verdict:
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
     env_config = from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json")
@@ -86,7 +114,9 @@ def _judge(
         load_dream_trained, folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype
     )
     used = [] if store is None else [entry.seed for entry in store.entries]
-    tuning = fresh_seeds(settings.seed - TUNING_OFFSET, settings.blind_tuning_episodes, used)
+    below = settings.seed - TUNING_OFFSET
+    tuning_from = below if below >= 0 else settings.seed + TUNING_OFFSET
+    tuning = fresh_seeds(tuning_from, settings.blind_tuning_episodes, used)
     seeds = fresh_seeds(settings.seed, settings.episodes, [*used, *tuning])
     check_disjoint(data=_unique(used), blind_tuning=tuning, evaluation=seeds)
 
@@ -114,9 +144,27 @@ def _judge(
         action_shuffle_ratio=world.get("action_shuffle_ratio", training.get("action_shuffle_ratio")),
         real_steps=int(training.get("real steps", 0)),
         real_tics=int(training.get("real tics", 0)),
-        seconds=dict(seconds),
+        seconds=dict(seconds()),
         world=world,
+        notes=notes,
     )
+
+
+def _earlier(run: Path, judged: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The verdict in RUN, if it is of the same weights and settings."""
+    try:
+        verdict: dict[str, Any] = json.loads((run / FILE).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    return verdict if verdict.get("judged") == json.loads(json.dumps(judged)) else None
+
+
+def _fingerprint(folder: Path) -> str:
+    """16 hex digits that change with any weight of the world model or the policy."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def _real_episode(folder: Path, machine: Machine, settings: EvaluateConfig, seed: int) -> Any:

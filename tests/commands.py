@@ -1,0 +1,94 @@
+"""The command line in a process of its own that can be stopped at a chosen moment.
+
+Processes are forked from a server that has imported everything already, so that one costs no more than its work.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+PRELOADED = (
+    "worldsim.cli",
+    "worldsim.workflow.run",
+    "torch._dynamo",  # what the first optimizer of a process imports
+    "torch.utils.tensorboard",
+    "moviepy.video.io.ffmpeg_writer",
+    "rich.console",
+    "rich.table",
+)
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Send `number` at the `call`-th call of `function` ("module:name.name") whose arguments mention `mentioning`."""
+
+    function: str
+    call: int = 1
+    mentioning: str = ""
+    number: int = signal.SIGKILL
+
+    def arm(self) -> None:
+        """Put the trap in place, in this process."""
+        module, _, path = self.function.partition(":")
+        *parents, name = path.split(".")
+        owner = importlib.import_module(module)
+        for parent in parents:
+            owner = getattr(owner, parent)
+        original, calls = getattr(owner, name), 0
+
+        def counted(*arguments: object, **named: object) -> object:
+            nonlocal calls
+            calls += self.mentioning in f"{arguments} {named}" if self.mentioning else 1
+            if calls == self.call:
+                calls += 1
+                os.kill(os.getpid(), self.number)
+            return original(*arguments, **named)
+
+        setattr(owner, name, counted)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended. code: as the shell sees it, negative for the signal that killed it."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def message(self) -> str:
+        """The last line on stderr that is no progress bar."""
+        lines = [line for line in self.errors.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
+        return lines[-1] if lines else ""
+
+
+def command(*arguments: object, log: Path, stop: Stop | None = None) -> Outcome:
+    """Run `worldsim ARGUMENTS`; its output goes through files in the folder `log`."""
+    log.mkdir(parents=True, exist_ok=True)
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    process = context.Process(target=_run, args=([str(argument) for argument in arguments], log, stop))
+    process.start()
+    process.join()
+    code = process.exitcode
+    assert code is not None
+    texts = ((log / name).read_text(encoding="utf-8", errors="replace") for name in ("stdout", "stderr"))
+    return Outcome(code, *texts)
+
+
+def _run(arguments: list[str], log: Path, stop: Stop | None) -> None:
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        file = os.open(log / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(file, number)
+        os.close(file)
+    if stop is not None:
+        stop.arm()
+    from worldsim.cli import main
+
+    sys.exit(main(arguments))

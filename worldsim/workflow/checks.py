@@ -1,0 +1,156 @@
+"""Settings that cannot work are refused before anything is written: a run that fails after an hour helps nobody."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from worldsim.agents.config import check_config as check_agent
+from worldsim.agents.errors import AgentConfigError
+from worldsim.data.episode import EnvSpec
+from worldsim.data.shards import COMPRESSIONS
+from worldsim.dynamics.config import SIZES
+from worldsim.errors import UserError
+from worldsim.optimization import OPTIMIZERS
+from worldsim.tokenizers.build import build_tokenizer
+from worldsim.workflow.config import RunConfig
+
+AT_LEAST: dict[str, float] = {
+    "seed": 0,
+    "rounds": 1,
+    "threads": 0,
+    "checkpoint_seconds": 0,
+    "collect.workers": 1,
+    "tokenizer.patch": 1,
+    "tokenizer.channels": 1,
+    "tokenizer.width": 1,
+    "tokenizer.encoder_layers": 0,
+    "tokenizer.decoder_layers": 0,
+    "tokenizer.heads": 1,
+    "tokenizer.contrast_weight": 0,
+    "tokenizer.steps": 1,
+    "tokenizer.batch_frames": 1,
+    "tokenizer.warmup_steps": 0,
+    "tokenizer.weight_decay": 0,
+    "dynamics.window": 2,
+    "dynamics.clip_frames": 2,
+    "dynamics.time_every": 1,
+    "dynamics.registers": 1,
+    "dynamics.belief_size": 1,
+    "dynamics.finest_steps": 2,
+    "dynamics.sampling_steps": 1,
+    "dynamics.change_weight": 0,
+    "dynamics.reward_weight": 0,
+    "dynamics.termination_weight": 0,
+    "dynamics.steps": 1,
+    "dynamics.batch_clips": 1,
+    "dynamics.weight_decay": 0,
+    "dynamics.warmup_steps": 0,
+    "dynamics.reward_bins": 2,
+    "dream.num_envs": 1,
+    "dream.max_episode_steps": 1,
+    "dream.context_frames": 1,
+    "dream.temperature": 0,
+    "evaluate.episodes": 1,
+    "evaluate.seed": 0,
+    "evaluate.blind_tuning_episodes": 1,
+    "evaluate.dream_episodes": 1,
+    "evaluate.workers": 1,
+}
+ABOVE_ZERO = ("tokenizer.learning_rate", "tokenizer.gradient_clip", "dynamics.learning_rate", "dynamics.change_scale")
+SHARES = (  # from 0 to 1
+    "collect.policy_noise",
+    "tokenizer.mask_max",
+    "tokenizer.ema_decay",
+    "dynamics.context_noise",
+    "dynamics.shortcut_fraction",
+    "dynamics.self_context_fraction",
+    "dynamics.ema_decay",
+    "dynamics.ending_fraction",
+)
+
+
+def check_settings(config: RunConfig) -> None:
+    """Raise UserError for the first setting that no environment could work with."""
+    for name, least in AT_LEAST.items():
+        _require(name, _value(config, name), _value(config, name) >= least, f"at least {least:g}")
+    for name in ABOVE_ZERO:
+        _require(name, _value(config, name), 0 < _value(config, name) < math.inf, "above 0")
+    for name in SHARES:
+        _require(name, _value(config, name), 0 <= _value(config, name) <= 1, "from 0 to 1")
+    _require(
+        "collect.held_out_fraction",
+        config.collect.held_out_fraction,
+        0 < config.collect.held_out_fraction <= 0.5,
+        "above 0 and at most 0.5: the verdict needs episodes that were not trained on",
+    )
+    _check_names(config)
+    _check_rounds(config)
+    _check_fit(config)
+    try:
+        check_agent(config.agent)
+    except AgentConfigError as error:
+        raise UserError(f"agent.{error}") from None
+
+
+def check_environment(config: RunConfig, spec: EnvSpec) -> None:
+    """Raise UserError where settings do not fit the frames or the length of the real env's episodes."""
+    if not spec.max_episode_steps:
+        raise UserError(
+            f"{spec.id} has no limit of steps, so dreams of it might never end: set env.max_episode_tics, such as 1000"
+        )
+    build_tokenizer(config.tokenizer, spec.frame_shape)  # refuses sizes that do not divide
+
+
+def _check_names(config: RunConfig) -> None:
+    choices: dict[str, tuple[str, ...]] = {
+        "collect.compression": COMPRESSIONS,
+        "tokenizer.kind": ("vit", "pixels"),
+        "dynamics.size": tuple(SIZES),
+        "dynamics.optimizer": tuple(OPTIMIZERS),
+    }
+    for name, known in choices.items():
+        _require(name, _value(config, name), _value(config, name) in known, f"one of {', '.join(known)}")
+    stickiness = config.collect.stickiness
+    _require("collect.stickiness", stickiness, stickiness == "mixed" or _is_share(stickiness), "0 to 1, or mixed")
+
+
+def _check_rounds(config: RunConfig) -> None:
+    """Every list that has an entry per round must fit `rounds`."""
+    lists = {"collect.tics": (config.collect.tics, config.collect.workers), "agent_updates": (config.agent_updates, 1)}
+    for name, (values, least) in lists.items():
+        if len(values) != config.rounds:
+            raise UserError(f"{name} has {len(values)} entries, rounds is {config.rounds}: give one number per round")
+        _require(name, values, min(values) >= least, f"at least {least} in every round")
+
+
+def _check_fit(config: RunConfig) -> None:
+    """Settings that limit each other."""
+    dynamics = config.dynamics
+    window = dynamics.window
+    frames = config.dream.context_frames
+    _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
+    finest = dynamics.finest_steps
+    _require("dynamics.finest_steps", finest, finest & (finest - 1) == 0, "a power of two")
+    steps = dynamics.sampling_steps
+    _require(
+        "dynamics.sampling_steps", steps, steps <= finest and steps & (steps - 1) == 0, f"a power of two up to {finest}"
+    )
+
+
+def _require(name: str, value: Any, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UserError(f"{name}={value}: expected {expected}")
+
+
+def _is_share(text: str) -> bool:
+    try:
+        return 0 <= float(text) <= 1
+    except ValueError:
+        return False
+
+
+def _value(config: Any, name: str) -> Any:
+    for part in name.split("."):
+        config = getattr(config, part)
+    return config
