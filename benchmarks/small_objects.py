@@ -11,8 +11,9 @@ with collection. `--detector FILE` keeps it, so that several models are looked a
 * dreams that continue such an episode with the actions that were really taken, after 2, 4, 8 and 32 steps. New
   fireballs are thrown by chance, so no dream can find them all. Three references show how far a score can go and how
   much of it is luck: real (the frames that came), frozen (the last frame before the dream, as the answer), other (real
-  frames of another episode). `known` counts only what was visible when the dream began, by identity; `per_frame` is the number
-  of detections in a frame, to be compared with the real one: does the dream stay as full of fireballs as the game?
+  frames of another episode). `known` counts only what was visible when the dream began, by identity; `per_frame` is
+  the number of detections in a frame, to be compared with the real one: does the dream stay as full of fireballs as
+  the game?
 
 Sizes are visible areas in pixels of the 64x64 frame; what shows less than one pixel counts neither way. Recall is by
 labelled size, precision by the size that the detector estimates.

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import resource
 import signal
 import sys
 from dataclasses import dataclass
@@ -22,6 +24,15 @@ PRELOADED = (
     "rich.console",
     "rich.table",
 )
+
+
+PROGRESS_BAR = re.compile(r"\d%\|")
+
+
+def said(errors: str) -> list[str]:
+    """The lines on stderr that are no progress bars."""
+    lines = errors.replace("\r", "\n").splitlines()
+    return [line for line in lines if line.strip() and not PROGRESS_BAR.search(line)]
 
 
 @dataclass(frozen=True)
@@ -63,17 +74,21 @@ class Outcome:
 
     @property
     def message(self) -> str:
-        """The last line on stderr that is no progress bar."""
-        lines = [line for line in self.errors.replace("\r", "\n").splitlines() if line.strip() and "it/s" not in line]
-        return lines[-1] if lines else ""
+        """The last line on stderr."""
+        return (said(self.errors) or [""])[-1]
 
 
-def command(*arguments: object, log: Path, stop: Stop | None = None) -> Outcome:
-    """Run `worldsim ARGUMENTS`; its output goes through files in the folder `log`."""
+def command(
+    *arguments: object, log: Path, stop: Stop | None = None, file_kilobytes: int | None = None
+) -> Outcome:
+    """Run `worldsim ARGUMENTS`; its output goes through files in the folder `log`.
+
+    file_kilobytes: no file may grow beyond this.
+    """
     log.mkdir(parents=True, exist_ok=True)
     context = get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
-    process = context.Process(target=_run, args=([str(argument) for argument in arguments], log, stop))
+    process = context.Process(target=_run, args=([str(argument) for argument in arguments], log, stop, file_kilobytes))
     process.start()
     process.join()
     code = process.exitcode
@@ -82,13 +97,16 @@ def command(*arguments: object, log: Path, stop: Stop | None = None) -> Outcome:
     return Outcome(code, *texts)
 
 
-def _run(arguments: list[str], log: Path, stop: Stop | None) -> None:
+def _run(arguments: list[str], log: Path, stop: Stop | None, file_kilobytes: int | None) -> None:
     for number, name in ((1, "stdout"), (2, "stderr")):
         file = os.open(log / name, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
         os.dup2(file, number)
         os.close(file)
     if stop is not None:
         stop.arm()
+    if file_kilobytes is not None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails with an error of its own, EFBIG
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * file_kilobytes, resource.RLIM_INFINITY))
     from worldsim.cli import main
 
     sys.exit(main(arguments))

@@ -58,7 +58,7 @@ def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one size"):
         write_video([clip(1)[0], clip(1, 20)[0]], tmp_path / "sizes.mp4", frames_per_second=10)
     with pytest.raises(ValueError, match="uint8"):
-        write_video(np.zeros((2, 4, 4, 3)), tmp_path / "floats.mp4", frames_per_second=10)  # type: ignore[arg-type]
+        write_video(np.zeros((2, 4, 4, 3)), tmp_path / "floats.mp4", frames_per_second=10)
     with pytest.raises(UserError, match="cannot write"):
         write_video(clip(3), tmp_path / "rate.mp4", frames_per_second=0)  # ffmpeg refuses
     assert list(tmp_path.iterdir()) == []

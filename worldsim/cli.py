@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options.command(options)
     except KeyboardInterrupt as stop:
-        print(f"worldsim: {stop or 'stopped; run the same command again to go on'}", file=sys.stderr)
+        print(f"worldsim: {str(stop) or 'stopped; run the same command again to go on'}", file=sys.stderr)
         return 130
     except Exception as error:
         if options.debug or not _is_for_the_user(error):

@@ -51,9 +51,9 @@ def test_a_long_dream_is_acted_on_what_it_shows(model: WorldModel, tmp_path: Pat
     shapes = []
 
     def act(observations: NDArray[Any]) -> NDArray[np.int64]:
-        shapes.append((observations.shape, observations.dtype))
+        shapes.append((observations.shape, str(observations.dtype)))
         return np.array([2])
 
     path = write_long_dream(model, tmp_path / "long.mp4", act=act, observation="pixels", steps=4)
-    assert shapes == [((1, 16, 16, 3), np.uint8)] * 4
+    assert shapes == [((1, 16, 16, 3), "uint8")] * 4
     assert len(read_video(path)) == 5

@@ -51,7 +51,7 @@ def spec(blank_terminal_frame: bool = True) -> EnvSpec:
     )
 
 
-class ColumnEnv(gym.Env[NDArray[np.uint8], int]):
+class ColumnEnv(gym.Env[NDArray[np.uint8], Any]):
     """A column goes left or right (0, 2) or stays; reaching the right edge ends the episode with a black frame."""
 
     observation_space = gym.spaces.Box(0, 255, SHAPE, np.uint8)
@@ -70,7 +70,7 @@ class ColumnEnv(gym.Env[NDArray[np.uint8], int]):
         return frame, float(self.position), ended, self.steps >= CAP and not ended, {"tics": 2}
 
 
-class RhythmEnv(gym.Env[NDArray[np.uint8], int]):
+class RhythmEnv(gym.Env[NDArray[np.uint8], Any]):
     """Pays for playing 1 and 2 in turn, four steps each, and a little by chance; 0 never pays."""
 
     observation_space = gym.spaces.Box(0, 255, SHAPE, np.uint8)

@@ -114,8 +114,13 @@ def read_stretches(
         acted = max(1, start)  # frame 0 has no action that led to it
         actions[row, acted - begin : stop - begin] = store.steps(episode)["action"][acted - 1 : stop - 1]
         has_action[row, acted - begin : stop - begin] = True
-    tensors = (torch.from_numpy(array) for array in (frames, actions, has_action, present))
-    return Stretches(*tensors, context_frames=context_frames)
+    return Stretches(
+        torch.from_numpy(frames),
+        torch.from_numpy(actions),
+        torch.from_numpy(has_action),
+        torch.from_numpy(present),
+        context_frames,
+    )
 
 
 def dream_along(

@@ -1,0 +1,309 @@
+"""Whatever is wrong with what the user gave: one line on stderr, exit code 2, nothing half-written."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.commands import command, said
+from tests.worlds import tiny_world
+from worldsim.cli import main
+from worldsim.model_folder import save_model
+
+COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render")
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Refused:
+    """Runs a command that must be refused; returns its one line on stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: object) -> str:
+        capsys.readouterr()
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit:  # argparse
+            code = int(exit.code or 0)
+        errors = capsys.readouterr().err
+        assert code == 2
+        lines = said(errors)
+        assert len(lines) == 1, errors
+        assert lines[0].startswith("worldsim")
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    save_model(tiny_world(), tmp_path / "model")
+    return tmp_path / "model"
+
+
+# --- what is asked for -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("", "COMMAND"),
+        ("walk", "choose from"),
+        ("run", "config"),
+        ("run debug --fast", "--fast"),
+        ("run debug --folder a b=1 --slow", "--slow"),
+        ("train debug --until tea", "tokenizer"),
+        ("dream m --steps many", "many"),
+        ("evaluate m", "--out"),
+    ],
+)
+def test_a_command_that_does_not_exist(refused: Refused, arguments: str, expected: str) -> None:
+    message = refused(*arguments.split())
+    assert expected in message
+    assert "--help" in message
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ("quikstart", "Did you mean: 'quickstart'"),
+        ("configs/none.yaml", "does not exist"),
+        ("debug.yml", "does not exist"),
+    ],
+)
+def test_a_config_that_does_not_exist(refused: Refused, config: str, expected: str) -> None:
+    assert expected in refused("run", config)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("dynamics.stepz=3", "Did you mean: 'steps'"),
+        ("dynamics=3", "keys below it"),
+        ("dynamics.steps=many", "many"),
+        ("dynamics.steps=1.5", "1.5"),
+        ("collect.tics=400", "a list"),
+        ("steps", "steps"),
+        ("seed=", "no value"),
+    ],
+)
+def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, setting: str, expected: str) -> None:
+    assert expected in refused("run", "debug", setting)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "rounds=0",
+        "rounds=3",
+        "threads=-1",
+        "seed=-1",
+        "checkpoint_seconds=-1",
+        "device=toaster",
+        "precision=fp8",
+        "collect.tics=[0,300]",
+        "collect.tics=[400]",
+        "agent_updates=[3]",
+        "agent_updates=[3,-3]",
+        "collect.workers=0",
+        "collect.stickiness=often",
+        "collect.stickiness=2",
+        "collect.compression=zip",
+        "collect.held_out_fraction=0",
+        "collect.held_out_fraction=0.9",
+        "collect.policy_noise=-0.1",
+        "tokenizer.kind=vae",
+        "tokenizer.patch=7",
+        "tokenizer.patch=0",
+        "tokenizer.merge=[3,5]",
+        "tokenizer.heads=3",
+        "tokenizer.steps=-1",
+        "tokenizer.batch_frames=0",
+        "tokenizer.learning_rate=0",
+        "tokenizer.learning_rate=.nan",
+        "tokenizer.mask_max=2",
+        "dynamics.size=enormous",
+        "dynamics.optimizer=sgd",
+        "dynamics.window=1",
+        "dynamics.steps=0",
+        "dynamics.batch_clips=0",
+        "dynamics.learning_rate=-1",
+        "dynamics.sampling_steps=3",
+        "dynamics.finest_steps=6",
+        "dynamics.ending_fraction=1.5",
+        "dream.num_envs=0",
+        "dream.context_frames=5",
+        "dream.max_episode_steps=0",
+        "dream.temperature=-1",
+        "agent.horizon=0",
+        "agent.gamma=2",
+        "agent.hidden=[]",
+        "evaluate.episodes=0",
+        "evaluate.workers=0",
+        "evaluate.seed=-5",
+        "env.frame_height=0",
+        "env.frame_skip=0",
+        "env.max_episode_tics=-4",
+        "env.crop=[0,1]",
+    ],
+)
+def test_a_number_that_cannot_work(refused: Refused, tmp_path: Path, setting: str) -> None:
+    name = setting.partition("=")[0].rpartition(".")[2]
+    assert name in refused("run", "debug", setting, "--folder", tmp_path / "run")
+    assert not (tmp_path / "run").exists()  # so that the mended command can start there
+
+
+@pytest.mark.parametrize("option", ["--steps=0", "--seed=-1", "--temperature=-1", "--temperature=nan", "--out=a.txt"])
+def test_a_dream_that_cannot_be(refused: Refused, model: Path, option: str) -> None:
+    assert option.strip("-").partition("=")[0] in refused("dream", model, option)
+
+
+@pytest.mark.parametrize("option", ["--episodes=0", "--seed=-1"])
+def test_an_evaluation_that_cannot_be(refused: Refused, model: Path, option: str) -> None:
+    assert option.strip("-").partition("=")[0] in refused("evaluate", model, "--out", "verdict", option)
+
+
+# --- environments ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (["env.id=CartPol-v1"], "did you mean 'CartPole-v1'"),
+        (["env.id=no_such_module:Game-v0"], "no_such_module"),
+        (["env.id=FrozenLake-v1", "env.image=observation"], "no picture"),
+        (["env.id=Blackjack-v1", "env.image=observation"], "no picture"),
+        (["env.kwargs={colour: red}"], "colour"),
+        (["env.id=Pendulum-v1", "env.image=camera"], "camera"),
+    ],
+)
+def test_an_environment_that_cannot_be_used(refused: Refused, tmp_path: Path, settings: list[str], expected: str) -> None:
+    assert expected in refused("run", "debug", *settings, "--folder", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_data_to_hold_some_out(refused: Refused, tmp_path: Path) -> None:
+    few = ("rounds=1", "collect.tics=[5]", "agent_updates=[1]")
+    assert "collect.tics" in refused("run", "debug", *few, "--folder", tmp_path / "run")
+
+
+# --- models ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dream", "evaluate", "render"])
+def test_a_model_that_does_not_exist(refused: Refused, name: str) -> None:
+    out = ["--out", "verdict"] if name == "evaluate" else []
+    assert "no world model at 'nowhere'" in refused(name, "nowhere", *out)
+
+
+def test_a_foreign_model(refused: Refused, model: Path) -> None:
+    (model / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert "does not describe a worldsim world model" in refused("dream", model)
+    (model / "config.json").write_text(json.dumps({"format": "worldsim world model", "format_version": 1}))
+    assert "incomplete" in refused("dream", model)
+
+
+@pytest.mark.parametrize("size", [0, 100, -10])
+def test_truncated_weights(refused: Refused, model: Path, size: int) -> None:
+    weights = model / "dynamics.safetensors"
+    weights.write_bytes(weights.read_bytes()[:size])
+    assert "dynamics.safetensors" in refused("dream", model)
+
+
+def test_a_model_without_a_policy(refused: Refused, model: Path) -> None:
+    assert "holds no policy" in refused("evaluate", model, "--out", "verdict")
+
+
+def test_a_model_without_episodes(refused: Refused, model: Path) -> None:
+    assert "episode" in refused("render", model)
+
+
+# --- disks -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run", "collect"])
+def test_a_file_where_the_folder_should_be(refused: Refused, tmp_path: Path, name: str) -> None:
+    (tmp_path / "taken").write_text("")
+    assert str(tmp_path / "taken") in refused(name, "debug", "--folder", tmp_path / "taken")
+    assert (tmp_path / "taken").read_text() == ""
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0o500)
+    assert "may be written" in refused("run", "debug", "--folder", tmp_path / "locked" / "run")
+
+
+def test_a_folder_of_something_else(refused: Refused, tmp_path: Path, model: Path) -> None:
+    assert "not that of a run" in refused("run", "debug", "--folder", model)
+    (tmp_path / "config.json").write_text("{")
+    assert "not that of a run" in refused("run", "debug", "--folder", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kilobytes", "compression", "what"),
+    [(1, "none", "start the run"), (100, "none", "write episodes"), (100, "zstd", "save")],
+)
+def test_a_full_disk(tmp_path: Path, kilobytes: int, compression: str, what: str) -> None:
+    """No file may grow beyond a size: the system refuses to write on as it does on a full disk."""
+    run = tmp_path / "run"
+    arguments = ["train", "debug", "threads=1", f"collect.compression={compression}", "--until", "tokenizer"]
+    arguments += ["--folder", str(run)]
+    outcome = command(*arguments, log=tmp_path / "log", file_kilobytes=kilobytes)
+    assert outcome.code == 2
+    assert f"cannot {what}" in outcome.message
+    assert str(run) in outcome.message
+    assert len(said(outcome.errors)) == 1
+    assert not [path for path in run.rglob("*") if ".tmp" in path.name]
+    outcome = command(*arguments, log=tmp_path / "log")  # with room again, it goes on
+    assert outcome.code == 0, outcome.errors
+
+
+# --- trainings -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("part", ["tokenizer", "dynamics", "agent"])
+def test_a_loss_that_is_no_number(refused: Refused, tmp_path: Path, part: str) -> None:
+    short = ("rounds=1", "collect.tics=[400]", "agent_updates=[3]", "threads=1")
+    message = refused("train", "debug", *short, f"{part}.learning_rate=1e30", "--folder", tmp_path / "run")
+    assert part in message
+    assert "learning rate" in message
+
+
+# --- help ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_teaches(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    with pytest.raises(SystemExit) as exit:
+        main([name, "--help"])
+    text = capsys.readouterr().out
+    assert exit.value.code == 0
+    assert f"worldsim {name} " in text.partition("examples:")[2]
+
+
+def test_help_comes_at_once() -> None:
+    """Measured in processor time: it loads Gymnasium, which knows the dream by name, and no torch."""
+    program = (
+        "import sys, time\n"
+        "from worldsim.cli import main\n"
+        "try: main(['run', '--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'torch', 'PIL', 'omegaconf', 'moviepy', 'tensorboard'} & set(sys.modules)\n"
+        "print(time.process_time(), sorted(heavy))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    seconds, _, heavy = done.stdout.splitlines()[-1].partition(" ")
+    assert heavy == "[]"
+    assert float(seconds) < 1.5
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "worldsim", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("worldsim ")

@@ -1,0 +1,78 @@
+"""Start contexts: each shows consecutive real frames and the actions that led to them; the payload is the index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.latents import encode_store
+from worldsim.data.store import EpisodeStore
+from worldsim.start_contexts import draw_contexts
+
+FRAMES = 4
+
+
+class IndexEncoder:
+    """The "latent" of a frame is what its first two pixels say: episode and step."""
+
+    latent_shape = (1, 2)
+
+    def encode(self, frames: torch.Tensor) -> torch.Tensor:
+        return frames[..., 0, :2, 0].float()[..., None, :]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EpisodeStore:
+    spec = EnvSpec("Index-v0", {}, (1, 2, 1), {"type": "discrete", "n": 100}, ["?"] * 100, 10.0, None, False)
+    store = EpisodeStore.create(tmp_path / "episodes", spec)
+    with store.writer("only") as writer:
+        for number, length in enumerate((1, 3, 9, 14)):
+            frames = np.zeros((length + 1, 1, 2, 1), np.uint8)
+            frames[:, 0, 0, 0], frames[:, 0, 1, 0] = number, np.arange(length + 1)
+            ends = np.arange(length) == length - 1
+            writer.append(
+                Episode(
+                    frames=frames,
+                    actions=10 + np.arange(length),  # action t, which leads to frame t + 1, is 10 + t
+                    rewards=np.ones(length, np.float32),
+                    terminated=ends,
+                    truncated=np.zeros(length, np.bool_),
+                    seed=number,
+                    policy="index",
+                    split="held_out" if number == 1 else "train",
+                    tics=length,
+                    round=0,
+                )
+            )
+    store.refresh()
+    return store
+
+
+def test_contexts_are_consecutive_aligned_and_from_the_train_split(store: EpisodeStore) -> None:
+    encoder = IndexEncoder()
+    latents = encode_store(store, encoder, "index", torch.device("cpu"), torch.float32, progress=False)
+    contexts = draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0)
+    lengths = {0: 1, 2: 9, 3: 14}
+    seen = set()
+    for row in range(len(contexts)):
+        steps = [int(step) for step in contexts.latents[row, :, 0, 1]]
+        present = contexts.present[row].tolist()
+        last = steps[-1]
+        episode = int(contexts.latents[row, -1, 0, 0])
+        assert episode in lengths and last < lengths[episode], "held-out episodes and last frames start no dream"
+        seen.add((episode, last))
+        count = min(last + 1, FRAMES)
+        assert present == [False] * (FRAMES - count) + [True] * count
+        assert steps[FRAMES - count :] == list(range(last - count + 1, last + 1))
+        for t in range(FRAMES - count, FRAMES):
+            assert bool(contexts.has_action[row, t]) == (steps[t] > 0)
+            if steps[t] > 0:
+                assert int(contexts.actions[row, t]) == 10 + steps[t] - 1, "the action that led to this frame"
+        assert bool(contexts.at_start[row]) == (last == 0)
+    assert contexts.at_start[:20].all()
+    assert len(seen) == sum(lengths.values())
+    assert len(contexts.only_episode_starts()) == int(contexts.at_start.sum())
