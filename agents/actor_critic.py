@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -232,7 +232,7 @@ class ActorCriticLearner:
             "episode_lengths": list(self._statistics.lengths),
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`. Raises AgentConfigError if it comes from another network or agent."""
         try:
             self.policy.load_state_dict(state["policy"])

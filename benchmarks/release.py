@@ -1,6 +1,6 @@
 """Make a release of a run: its newest world model with 8-bit matrices, its policy, its verdict in the model card.
 
-    python -m benchmarks.release runs/take_cover take_cover
+python -m benchmarks.release runs/take_cover take_cover
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def release(run: Path, name: str, pretrained: Path = PRETRAINED) -> Path:
     save_model(model, target, small=True)
     shutil.copytree(source / "policy", target / "policy")
     if size(target) > LARGEST_BYTES:
-        raise UserError(f"{target} has {size(target):,} bytes, a release may have {LARGEST_BYTES:,}: use a smaller model")
+        raise UserError(
+            f"{target} has {size(target):,} bytes, a release may have {LARGEST_BYTES:,}: use a smaller model"
+        )
     return target
 
 

@@ -78,9 +78,7 @@ class Outcome:
         return (said(self.errors) or [""])[-1]
 
 
-def command(
-    *arguments: object, log: Path, stop: Stop | None = None, file_kilobytes: int | None = None
-) -> Outcome:
+def command(*arguments: object, log: Path, stop: Stop | None = None, file_kilobytes: int | None = None) -> Outcome:
     """Run `worldsim ARGUMENTS`; its output goes through files in the folder `log`.
 
     file_kilobytes: no file may grow beyond this.

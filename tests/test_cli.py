@@ -29,8 +29,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
         capsys.readouterr()
         try:
             code = main([str(argument) for argument in arguments])
-        except SystemExit as exit:  # argparse
-            code = int(exit.code or 0)
+        except SystemExit as end:  # argparse
+            code = int(end.code or 0)
         errors = capsys.readouterr().err
         assert code == 2
         lines = said(errors)
@@ -183,7 +183,9 @@ def test_an_evaluation_that_cannot_be(refused: Refused, model: Path, option: str
         (["env.id=Pendulum-v1", "env.image=camera"], "camera"),
     ],
 )
-def test_an_environment_that_cannot_be_used(refused: Refused, tmp_path: Path, settings: list[str], expected: str) -> None:
+def test_an_environment_that_cannot_be_used(
+    refused: Refused, tmp_path: Path, settings: list[str], expected: str
+) -> None:
     assert expected in refused("run", "debug", *settings, "--folder", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -281,10 +283,10 @@ def test_a_loss_that_is_no_number(refused: Refused, tmp_path: Path, part: str) -
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_teaches(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    with pytest.raises(SystemExit) as exit:
+    with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     text = capsys.readouterr().out
-    assert exit.value.code == 0
+    assert end.value.code == 0
     assert f"worldsim {name} " in text.partition("examples:")[2]
 
 

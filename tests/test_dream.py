@@ -51,9 +51,11 @@ def test_it_is_made_from_a_folder_alone(folder: Path) -> None:
         "worldsim:worldsim/Dream-v0", num_envs=4, vectorization_mode="vector_entry_point", model=str(folder)
     )
     observations, _ = rows.reset(seed=3)
-    assert observations.shape == (4, 16, 16, 3) and observations.dtype == np.uint8
+    assert observations.shape == (4, 16, 16, 3)
+    assert observations.dtype == np.uint8
     observations, rewards, *_ = rows.step(rows.action_space.sample())
-    assert observations.shape == (4, 16, 16, 3) and rewards.shape == (4,)
+    assert observations.shape == (4, 16, 16, 3)
+    assert rewards.shape == (4,)
 
 
 def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i() -> None:
@@ -74,10 +76,10 @@ def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i() -> None:
         observation, _ = env.reset(seed=10 + row)
         assert np.allclose(observation, dreams[0][row], atol=1e-4)
         for step, action in enumerate(actions):
-            observation, _, terminated, truncated, _ = env.step(action[row])
+            observation, _, died, cut, _ = env.step(action[row])
             assert np.allclose(observation, dreams[step + 1][row], atol=1e-3)
-            assert (terminated or truncated) == endings[step][row]
-            if terminated or truncated:
+            assert (died or cut) == bool(endings[step][row])
+            if died or cut:
                 break
 
 
@@ -124,9 +126,12 @@ def test_next_step_and_disabled_autoreset() -> None:
     rows.reset(seed=0)
     rows.step(np.array([0, 0]))
     _, _, _, truncated, infos = rows.step(np.array([0, 0]))
-    assert truncated.all() and "final_obs" not in infos
+    assert truncated.all()
+    assert "final_obs" not in infos
     _, rewards, terminated, truncated, _ = rows.step(np.array([0, 0]))
-    assert not rewards.any() and not terminated.any() and not truncated.any()
+    assert not rewards.any()
+    assert not terminated.any()
+    assert not truncated.any()
     _, _, _, truncated, _ = rows.step(np.array([0, 0]))
     assert not truncated.any()
 

@@ -21,7 +21,8 @@ def test_the_error_is_at_most_half_a_step_of_the_row() -> None:
     assert set(back) == set(tensors)
     step = matrix.abs().amax(1, keepdim=True) / 127
     assert ((back["matrix"] - matrix).abs() <= step / 2 * 1.001).all()
-    assert torch.equal(back["vector"], tensors["vector"]) and torch.equal(back["mask"], tensors["mask"])
+    assert torch.equal(back["vector"], tensors["vector"])
+    assert torch.equal(back["mask"], tensors["mask"])
 
 
 def test_a_zero_row_stays_zero() -> None:

@@ -63,7 +63,8 @@ def test_contexts_are_consecutive_aligned_and_from_the_train_split(store: Episod
         present = contexts.present[row].tolist()
         last = steps[-1]
         episode = int(contexts.latents[row, -1, 0, 0])
-        assert episode in lengths and last < lengths[episode], "held-out episodes and last frames start no dream"
+        assert episode in lengths, "held-out episodes start no dream"
+        assert last < lengths[episode], "nothing follows a last frame"
         seen.add((episode, last))
         count = min(last + 1, FRAMES)
         assert present == [False] * (FRAMES - count) + [True] * count

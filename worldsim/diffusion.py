@@ -31,7 +31,7 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Sample:
-    """A sampled clean latent (B, T, N, D) and how far the estimate moved, mean squared, from first to last step (B, T)."""
+    """Sampled clean latent (B, T, N, D) and how far the estimate moved from first to last step, mean square (B, T)."""
 
     latents: Tensor
     movement: Tensor

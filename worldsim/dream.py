@@ -24,7 +24,7 @@ OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features
 
 
 def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
-    """The space of one row: pixels uint8 (H, W, C); latent float32 (N, D); belief (belief_size,); features, both, flat."""
+    """Space of a row: pixels uint8 (H, W, C); latent float32 (N, D); belief (belief_size,); features: both, flat."""
     tokens, _ = model.latent_shape
     scale = model.dynamics.scale
     low, high = (np.tile(bound.cpu().numpy(), (tokens, 1)).astype(np.float32) for bound in (scale.low, scale.high))
@@ -172,7 +172,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
             self._ended = np.zeros(self.num_envs, np.bool_)
         return observations, rewards, terminated, truncated, infos
 
-    def render(self) -> tuple[NDArray[np.uint8], ...] | None:  # type: ignore[override]
+    def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """The rows' frames, uint8 (H, W, 3) each; None without render_mode."""
         if self.render_mode is None or self._state is None:
             return None
@@ -305,7 +305,7 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
         info = {name: float(infos[name][0]) for name in ("termination_probability", "uncertainty")}
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
-    def render(self) -> NDArray[np.uint8] | None:  # type: ignore[override]
+    def render(self) -> NDArray[np.uint8] | None:
         """The dreamt frame, uint8 (H, W, 3)."""
         frames = self._rows.render()
         return None if frames is None else frames[0]

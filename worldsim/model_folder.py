@@ -1,9 +1,9 @@
 """A world model on disk: safetensors, JSON and a model card. Data only, nothing that executes.
 
-    FOLDER/config.json            format version, environment, settings of tokenizer and dynamics, training figures
-    FOLDER/tokenizer.safetensors  FOLDER/dynamics.safetensors  FOLDER/start_contexts.safetensors
-    FOLDER/README.md              the model card
-    FOLDER/policy/                optional: a policy trained in this dream
+FOLDER/config.json            format version, environment, settings of tokenizer and dynamics, training figures
+FOLDER/tokenizer.safetensors  FOLDER/dynamics.safetensors  FOLDER/start_contexts.safetensors
+FOLDER/README.md              the model card
+FOLDER/policy/                optional: a policy trained in this dream
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class StartContexts:
 def draw_contexts(
     store: EpisodeStore, latents: LatentCache, count: int, frames: int, episode_starts: int, seed: int
 ) -> StartContexts:
-    """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at episodes' first frames.
+    """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at first frames.
 
     The last step of an episode is not among them: nothing follows it.
     """

@@ -70,7 +70,7 @@ class WorldModel:
         dtype: torch.dtype = torch.float32,
         training: dict[str, Any] | None = None,
     ) -> None:
-        """Takes over tokenizer and dynamics and casts their networks to `dtype`. training: figures for the model card."""
+        """Takes over both networks and casts them to `dtype`. training: figures for the model card."""
         self.spec = spec
         self.device, self.dtype = torch.device(device), dtype
         self.tokenizer = tokenizer.to(self.device).requires_grad_(False).eval()

@@ -15,7 +15,8 @@ def test_value_and_gradient_are_those_of_torch() -> None:
     rms_norm(mine).backward(gradient)
     F.rms_norm(theirs, (16,), eps=EPSILON).backward(gradient)
     assert torch.allclose(rms_norm(mine), F.rms_norm(theirs, (16,), eps=EPSILON))
-    assert mine.grad is not None and theirs.grad is not None
+    assert mine.grad is not None
+    assert theirs.grad is not None
     assert torch.allclose(mine.grad, theirs.grad)
 
 

@@ -11,6 +11,8 @@ import pytest
 
 from tests.commands import Stop, command
 
+pytestmark = pytest.mark.timeout(1200)  # seconds of work, but on a busy machine they last
+
 # In the order in which a run meets them. Each goes on from what the one before left behind.
 KILLS = {
     "collect, in an episode": Stop("worldsim.envs.wrappers:PixelEnv.step", 150),

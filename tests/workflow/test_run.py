@@ -17,6 +17,8 @@ from tests.videos import read_video
 from worldsim.cli import main
 from worldsim.data.store import EpisodeStore
 
+pytestmark = pytest.mark.timeout(1200)  # seconds of work, but on a busy machine they last
+
 TIMES = ("seconds.json", "events.out")  # what a second run may change
 
 
@@ -114,9 +116,7 @@ def test_lost_pictures_are_made_again(copied_run: Path, tmp_path: Path) -> None:
     assert fingerprints(copied_run) == before
 
 
-def test_a_contradicting_setting_is_refused(
-    copied_run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_contradicting_setting_is_refused(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = fingerprints(copied_run)
     assert main(["run", "debug", "threads=1", "seed=1", "dynamics.window=5", "--folder", str(copied_run)]) == 2
     message = capsys.readouterr().err

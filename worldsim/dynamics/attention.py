@@ -93,12 +93,11 @@ class SpaceAttention(Projection):
         query, key = rotary(query), rotary(key)
         scores = query @ key.transpose(-1, -2) * self.head_width**-0.5  # (B, T, heads, N, N)
         mixed = scores.softmax(dim=-1) @ value
-        return self.output(mixed.transpose(2, 3).flatten(-2))  # type: ignore[no-any-return]
+        return self.output(mixed.transpose(2, 3).flatten(-2))
 
 
 class TimeAttention(Projection):
     """Each token attends to itself and to the tokens in its place in a memory of earlier frames."""
-
 
     def forward(
         self, tokens: Tensor, rotary: Rotary, positions: Tensor, memory: Tensor | None, visible: Tensor

@@ -36,7 +36,8 @@ class DynamicsConfig:
     shortcut_fraction: share of rows trained on larger steps. sampling_steps: steps used in dreams. change_weight,
     change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame / change_scale, 0, 1),
     so that small moving things count. self_context_fraction: share of rows whose memory holds frames that the model
-    made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight: factors on the losses of the heads.
+    made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight:
+    factors on the losses of the heads.
     """
 
     size: str = "tiny"

@@ -43,7 +43,7 @@ class FeedForward(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., M) -> (..., M)."""
         gate, value = self.gate_and_value(tokens).chunk(2, dim=-1)
-        return self.output(F.silu(gate) * value)  # type: ignore[no-any-return]
+        return self.output(F.silu(gate) * value)
 
 
 class Block(nn.Module):
@@ -147,7 +147,7 @@ class DiT(nn.Module):
         else:
             step_index = torch.log2(step_size * self.finest_steps).round().long() + 1
         action = torch.where(has_action[..., None], self.action(actions.to(dtype)), self.no_action)
-        return self.noise_level(waves) + self.step_size(step_index) + action  # type: ignore[no-any-return]
+        return self.noise_level(waves) + self.step_size(step_index) + action
 
     def forward(
         self,
@@ -163,9 +163,9 @@ class DiT(nn.Module):
 
         latents: (B, T, N, D), noisy. previous: (B, T, N, D), each frame's predecessor as the memory holds it, so that
         motion is at hand from the first layer on. condition: (B, T, M). past_belief: (B, T, belief_size), the belief
-        *before* each frame, given to the denoising pass only. positions: (T,) long, rotary positions. memory: (layers, 2, B,
-        N + registers, heads, S, head_width) or None (the frames are their own memory, S = T). visible: bool
-        (B or 1, T, S).
+        *before* each frame, given to the denoising pass only. positions: (T,) long, rotary positions. memory:
+        (layers, 2, B, N + registers, heads, S, head_width) or None (the frames are their own memory, S = T).
+        visible: bool (B or 1, T, S).
         """
         dtype = self.input.weight.dtype
         tokens = self.input(torch.cat([latents, previous], dim=-1).to(dtype))

@@ -23,7 +23,7 @@ from worldsim.dynamics.scale import LatentScale
 
 @dataclass(frozen=True)
 class DiTState:
-    """The past as the dynamics keeps it, one row per dream. `step` and `observe` consume it: the ring is written in place.
+    """The past as the dynamics keeps it, one row per dream. `step` and `observe` consume it: they write into the ring.
 
     memory: ring of keys and values, (layers, 2, B, N + registers, heads, window - 1, head_width).
     filled: bool (B, window - 1), which slots of the ring hold frames of this row's episode. previous: (B, N, D), the
@@ -174,9 +174,7 @@ class DiTDynamics(nn.Module):
 
     # Dreaming
 
-    def start(
-        self, latents: Tensor, actions: Tensor, has_action: Tensor, present: Tensor, noise: Tensor
-    ) -> DiTState:
+    def start(self, latents: Tensor, actions: Tensor, has_action: Tensor, present: Tensor, noise: Tensor) -> DiTState:
         """State after frames (B, T, N, D) that end now, T from 1 to the window.
 
         actions: (B, T, A), has_action: bool (B, T). present: bool (B, T), False on the left where a row's history is
@@ -286,9 +284,7 @@ class _Denoiser:
 
     def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
         condition = self.dit.condition(tau, step_size, self.actions, self.has_action)
-        output = self.dit(
-            noisy, self.previous, condition, self.past_belief, self.positions, self.memory, self.visible
-        )
+        output = self.dit(noisy, self.previous, condition, self.past_belief, self.positions, self.memory, self.visible)
         return diffusion.precondition(noisy, output.clean, tau)
 
 

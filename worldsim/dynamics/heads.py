@@ -49,9 +49,7 @@ class OutcomeHead(nn.Module):
     that sees it learns to recognise the blank instead of the danger.
     """
 
-    def __init__(
-        self, belief_size: int, action_features: int, hidden: int, reward_bins: int, dropout: float
-    ) -> None:
+    def __init__(self, belief_size: int, action_features: int, hidden: int, reward_bins: int, dropout: float) -> None:
         super().__init__()
         # A data set holds a few hundred endings: without dropout the head learns them by heart.
         self.dropout = nn.Dropout(dropout)

@@ -28,7 +28,7 @@ class _RMSNorm(torch.autograd.Function):
         return normal
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(context: Any, gradient: Tensor) -> Tensor:
         """dL/dx = (g - y mean(g y)) scale."""
         normal, scale = context.saved_tensors
         along = (gradient * normal).mean(dim=-1, keepdim=True)

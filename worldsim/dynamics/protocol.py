@@ -31,7 +31,8 @@ class LatentClip:
 @dataclass(frozen=True)
 class Outcome:
     """What a step brings. latents: (B, N, D). belief: (B, belief_size). reward, termination_probability,
-    uncertainty: (B,); reward and termination belong to the step that led to the latents."""
+    uncertainty: (B,); reward and termination belong to the step that led to the latents.
+    """
 
     latents: Tensor
     belief: Tensor

@@ -85,5 +85,3 @@ def act_in_dream(network: PolicyNetwork, seed: int, greedy: bool = False) -> Any
         return np.asarray(network.act(observations, generator, greedy))
 
     return act
-
-

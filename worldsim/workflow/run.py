@@ -28,9 +28,7 @@ FREE_SETTINGS = ("threads", "device", "checkpoint_seconds", "evaluate")
 UNTIL = ("collect", "tokenizer", "dynamics", "agent", "evaluate")
 
 
-def run(
-    config: RunConfig, folder: Path, say: Callable[[str], None], until: str = "evaluate"
-) -> dict[str, Any] | None:
+def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str = "evaluate") -> dict[str, Any] | None:
     """Walk the stages in `folder`; run again, it skips what is finished and goes on with the rest.
 
     until: a name in UNTIL; the walk stops after that stage of the last round. With "collect" and "tokenizer", which

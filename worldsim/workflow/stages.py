@@ -110,8 +110,8 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
     )
     if not len(store.indices("train")) or not len(store.indices("held_out")):
         raise UserError(
-            f"collect.tics={config.collect.tics} gave {len(store)} episodes: expected enough to train on and to hold out "
-            f"a share of {config.collect.held_out_fraction}; ask for more tics or a larger collect.held_out_fraction"
+            f"collect.tics={config.collect.tics} gave {len(store)} episodes: expected enough to train on and to hold "
+            f"out a share of {config.collect.held_out_fraction}; ask for more tics or a larger share"
         )
     return store
 
@@ -134,9 +134,7 @@ def train_tokenizer(
     return learner.tokenizer
 
 
-def encode_episodes(
-    store: EpisodeStore, tokenizer: VitTokenizer | PixelTokenizer, machine: Machine
-) -> LatentCache:
+def encode_episodes(store: EpisodeStore, tokenizer: VitTokenizer | PixelTokenizer, machine: Machine) -> LatentCache:
     """The latents of all episodes, kept beside them under the tokenizer's fingerprint."""
     return encode_store(
         store, tokenizer, tokenizer_fingerprint(tokenizer), device=machine.device, dtype=machine.dtype, progress=True

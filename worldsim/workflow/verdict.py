@@ -110,9 +110,7 @@ def _judge(
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
     env_config = from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json")
     make_env = partial(envs.make, env_config)
-    make_agent = partial(
-        load_dream_trained, folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype
-    )
+    make_agent = partial(load_dream_trained, folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype)
     used = [] if store is None else [entry.seed for entry in store.entries]
     below = settings.seed - TUNING_OFFSET
     tuning_from = below if below >= 0 else settings.seed + TUNING_OFFSET
