@@ -1,6 +1,7 @@
 """A diffusion-transformer dream of any Gymnasium environment that shows pixels, and agents that learn in it.
 
-Importing this package is cheap and has no side effects: torch and simulators come in with the modules that use them.
+Importing this package is cheap: it makes the dream known to Gymnasium, and no more. torch and simulators come in with
+the modules that use them.
 """
 
 from __future__ import annotations

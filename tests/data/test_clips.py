@@ -137,13 +137,13 @@ def drawn_starts(store: EpisodeStore, ending_fraction: float, count: int) -> Cou
 def clip_probabilities(ending_fraction: float) -> dict[tuple[int, int], float]:
     """Written down clip by clip: the probability of each (episode number, first step)."""
     train = {number: steps for number, steps in STEPS.items() if number not in HELD_OUT}
-    starts = [
-        (number, start) for number, steps in train.items() for start in range(max(1, steps + 1 - CLIP_FRAMES + 1))
-    ]
-    endings = [(number, max(0, train[number] + 1 - CLIP_FRAMES)) for number in train if number not in TRUNCATED]
+    starts = [(number, start) for number, steps in train.items() for start in range(steps)]
+    ended = [number for number in train if number not in TRUNCATED]
     probabilities = {one: (1 - ending_fraction) / len(starts) for one in starts}
-    for one in endings:
-        probabilities[one] += ending_fraction / len(endings)
+    for number in ended:
+        places = range(1, min(CLIP_FRAMES - 1, train[number]) + 1)
+        for place in places:  # where the last frame of the episode stands in the clip
+            probabilities[number, train[number] - place] += ending_fraction / len(ended) / len(places)
     return probabilities
 
 
@@ -156,6 +156,12 @@ def test_clips_are_drawn_as_promised(tmp_path: Path, ending_fraction: float) -> 
     for one, probability in expected.items():
         deviation = np.sqrt(count * probability * (1 - probability))
         assert abs(drawn[one] - count * probability) < 5 * deviation, one
+
+
+def test_an_ending_is_no_likelier_at_one_place_of_the_clip_than_at_another(tmp_path: Path) -> None:
+    """Else a model that can count frames learns when to expect it instead of why."""
+    clip = ClipSampler(make_store(tmp_path / "store"), None, CLIP_FRAMES, ending_fraction=0.5, seed=2).sample(40_000)
+    assert (clip.terminated[:, 1:].float().mean(0) > 0.02).all()
 
 
 @pytest.mark.parametrize("ending_fraction", [0.0, 0.25, 0.9])

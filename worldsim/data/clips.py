@@ -43,9 +43,11 @@ class Clip:
 class ClipSampler:
     """Draws clips from one split of a store; latents and steps are held in memory, frames are read from disk.
 
-    With probability `ending_fraction` a clip ends with an episode that terminated, each such episode equally likely;
-    else its start is uniform over all starts of all episodes. An episode shorter than the clip has one start and is
-    padded. Where no episode terminated, all starts are uniform.
+    With probability `ending_fraction` a clip holds the end of an episode that terminated, each such episode equally
+    likely, at a place in the clip that is uniform too; else its start is uniform over all frames but an episode's last.
+    Clips that reach beyond the end of their episode are padded. So an ending may stand anywhere in a clip: were it
+    always at the end, a model that can count frames would learn when to expect it instead of why. Where no episode
+    terminated, all starts are uniform.
     """
 
     def __init__(
@@ -69,7 +71,7 @@ class ClipSampler:
         self._random = np.random.default_rng(seed)
         self._frames = store.lengths[self._episodes] + 1  # (E,) of each episode
         self._first = np.cumsum(self._frames) - self._frames  # (E,) where the episode begins among all frames
-        self._starts = np.maximum(self._frames - clip_frames, 0) + 1  # (E,) clips that the episode offers
+        self._starts = self._frames - 1  # (E,) clips that the episode offers: all of two frames or more
         self._last_start = np.cumsum(self._starts)
         self._load_steps()
         self._ended = np.flatnonzero(self._terminated.numpy()[self._first + self._frames - 1])
@@ -117,9 +119,12 @@ class ClipSampler:
         starts = start - (self._last_start - self._starts)[episodes]
         at_end = self._random.random(batch) < self._ending_fraction
         ended = self._random.integers(max(len(self._ended), 1), size=batch)
+        place = self._random.random(batch)
         if at_end.any():
             episodes = np.where(at_end, self._ended[ended], episodes)
-            starts = np.where(at_end, self._starts[episodes] - 1, starts)
+            last = self._frames[episodes] - 1
+            places = np.minimum(self._clip_frames - 1, last)  # 1..places, where the last frame may stand in the clip
+            starts = np.where(at_end, last - 1 - np.floor(place * places).astype(np.int64), starts)
         return episodes, starts
 
     def _load_steps(self) -> None:
@@ -141,19 +146,18 @@ class ClipSampler:
         """The head weight of each frame of the split.
 
         A clip includes the step to frame t of an episode, beyond its own first frame, with probability
-        p = (1 - q) n / S + q e / E: n of the S starts lead to such clips; e is 1 if t is so in the clip that ends its
-        episode, which is one of the E that terminated. The mean over a clip's T frames times T / (p M), M the number
-        of all steps, is unbiased.
+        p = (1 - q) n / S + q k / (K E): n of the S uniform starts lead to such clips, and, if the episode is one of
+        the E that terminated, k of the K places where its end may stand. The mean over a clip's T frames times
+        T / (p M), M the number of all steps, is unbiased.
         """
         frames = np.repeat(self._frames, self._frames)
         position = np.arange(len(frames)) - np.repeat(self._first, self._frames)
-        length = np.minimum(frames, self._clip_frames)
-        starts = np.minimum(position - 1, frames - length) - np.maximum(position - length + 1, 0) + 1
-        inclusion = (1 - self._ending_fraction) * starts / self._last_start[-1]
+        inclusion = (1 - self._ending_fraction) * np.minimum(position, self._clip_frames - 1) / self._last_start[-1]
         if len(self._ended):
-            is_ended = np.isin(np.arange(len(self._frames)), self._ended)
-            in_ending = np.repeat(is_ended, self._frames) & (position > frames - length)
-            inclusion += self._ending_fraction * in_ending / len(self._ended)
+            is_ended = np.repeat(np.isin(np.arange(len(self._frames)), self._ended), self._frames)
+            places = np.minimum(self._clip_frames - 1, frames - 1)
+            reaching = np.maximum(places - (frames - 1 - position), 0)
+            inclusion += self._ending_fraction * is_ended * reaching / (places * len(self._ended))
         weight = self._clip_frames / (np.where(inclusion > 0, inclusion, np.inf) * (self._frames - 1).sum())
         return np.where(position > 0, weight, 0).astype(np.float32)
 
