@@ -147,6 +147,7 @@ def _model_card(model: WorldModel) -> str:
         "",
         "```python",
         "import gymnasium",
+        "",
         'env = gymnasium.make("worldsim:worldsim/Dream-v0", model="THIS FOLDER")',
         "```",
         "",
