@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
+
+# A job in the background of a shell inherits an ignored Ctrl-C, and so would the processes that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch or a simulator is imported, and handed down to the processes that tests start. Bitwise comparisons need a
 # fixed number of threads, and parallel test workers are faster with one each.
