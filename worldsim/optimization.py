@@ -18,9 +18,11 @@ def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
 
 
 def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
-    """AdamW with weight decay on matrices only."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    others = [parameter for parameter in model.parameters() if parameter.ndim < 2]
+    """AdamW with weight decay on the matrices of layers only, not on gains, biases or learned positions."""
+    named = list(model.named_parameters())
+    decays = {name for name, parameter in named if parameter.ndim >= 2 and name.endswith("weight")}
+    matrices = [parameter for name, parameter in named if name in decays]
+    others = [parameter for name, parameter in named if name not in decays]
     groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)]
 

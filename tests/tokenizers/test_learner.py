@@ -13,7 +13,7 @@ from worldsim.errors import UserError
 from worldsim.tokenizers.build import tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.frames import FramePool
-from worldsim.tokenizers.learner import TokenizerLearner, schedule
+from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import fit
 
 
@@ -92,16 +92,6 @@ def test_the_average_follows_the_weights(square_store: EpisodeStore) -> None:
     expected = before.lerp(after, 0.9)  # the first step's decay is 1 / 10
     torch.testing.assert_close(learner.tokenizer.embed.weight, expected)
     assert not any(parameter.requires_grad for parameter in learner.tokenizer.parameters())
-
-
-def test_schedule_warms_up_and_decays_to_a_tenth() -> None:
-    values = [schedule(step, 10, 110) for step in range(111)]
-    assert values[0] == pytest.approx(0.1)
-    assert values[9] == values[10] == pytest.approx(1.0)
-    assert values[60] == pytest.approx(0.55)
-    assert values[110] == pytest.approx(0.1)
-    assert schedule(1000, 10, 110) == pytest.approx(0.1)
-    assert schedule(0, 0, 0) == pytest.approx(1.0)
 
 
 def numbered(numbers: range) -> np.ndarray[Any, np.dtype[np.uint8]]:

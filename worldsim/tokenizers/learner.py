@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from torch import Tensor
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
 from worldsim.errors import UserError
+from worldsim.optimization import adamw, average_weights, warmup_cosine
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.frames import FramePool
@@ -62,7 +62,7 @@ class TokenizerLearner:
         self.model.init_weights(torch.Generator().manual_seed(seed))
         self.model.to(self.device)
         self.tokenizer = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self._optimizer = _adamw(self.model, config)
+        (self._optimizer,) = adamw(self.model, config.learning_rate, config.weight_decay)
 
     def update(self) -> dict[str, float]:
         """One optimizer step on `batch_frames` random training frames.
@@ -70,7 +70,9 @@ class TokenizerLearner:
         Returns loss, psnr (dB, of the masked training pass), learning_rate and grad_norm; every EVALUATE_EVERY steps
         also held_out_psnr and held_out_detail_psnr (unmasked, by the averaged weights).
         """
-        learning_rate = self.config.learning_rate * schedule(self.step, self.config.warmup_steps, self.config.steps)
+        learning_rate = self.config.learning_rate * warmup_cosine(
+            self.step, self.config.warmup_steps, self.config.steps
+        )
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         frames = to_model_range(self._to_device(self._pool.sample(self.config.batch_frames, self._numpy)))
@@ -84,7 +86,7 @@ class TokenizerLearner:
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self._optimizer.step()
         self.step += 1
-        self._average_weights()
+        average_weights(self.tokenizer, self.model, self.config.ema_decay, self.step)
 
         metrics = {
             "loss": float(result.loss.detach()),
@@ -136,31 +138,9 @@ class TokenizerLearner:
         self.step = int(state["step"])
 
     @torch.no_grad()
-    def _average_weights(self) -> None:
-        # A plain running mean at first, so that short trainings do not keep their random start.
-        decay = min(self.config.ema_decay, self.step / (self.step + 9.0))
-        for average, current in zip(self.tokenizer.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(current, 1.0 - decay)
-
-    @torch.no_grad()
     def _reconstruct(self, frames: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
             return to_uint8(self.tokenizer(to_model_range(frames)))
 
     def _to_device(self, frames: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(frames).to(self.device, non_blocking=True)
-
-
-def schedule(step: int, warmup_steps: int, steps: int) -> float:
-    """The share of the peak learning rate at 0-based `step`: linear warm-up, then cosine decay to a tenth."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    progress = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
-    return 0.1 + 0.9 * 0.5 * (1.0 + math.cos(math.pi * progress))
-
-
-def _adamw(model: torch.nn.Module, config: TokenizerConfig) -> torch.optim.AdamW:
-    matrices = [p for name, p in model.named_parameters() if p.ndim >= 2 and "positions" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim < 2 or "positions" in name]
-    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.99), fused=True)

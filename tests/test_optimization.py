@@ -1,0 +1,48 @@
+"""The learning-rate schedule, the optimizers' groups and the averaged weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from worldsim.optimization import OPTIMIZERS, adamw, average_weights, warmup_cosine
+
+
+def test_schedule_warms_up_and_decays_to_a_tenth() -> None:
+    values = [warmup_cosine(step, 10, 110) for step in range(111)]
+    assert values[0] == pytest.approx(0.1)
+    assert values[9] == values[10] == pytest.approx(1.0)
+    assert values[60] == pytest.approx(0.55)
+    assert values[110] == pytest.approx(0.1)
+    assert warmup_cosine(1000, 10, 110) == pytest.approx(0.1)
+    assert warmup_cosine(0, 0, 0) == pytest.approx(1.0)
+
+
+def test_only_matrices_of_layers_decay() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4))
+    model.register_parameter("positions", nn.Parameter(torch.zeros(5, 4)))
+    (optimizer,) = adamw(model, 0.1, 0.5)
+    decays, rests = optimizer.param_groups
+    assert [tuple(parameter.shape) for parameter in decays["params"]] == [(4, 3)]
+    assert decays["weight_decay"] == 0.5
+    assert rests["weight_decay"] == 0.0
+    assert len(rests["params"]) == 4
+
+
+@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
+def test_every_parameter_has_exactly_one_optimizer(name: str) -> None:
+    model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)]), "output": nn.Linear(4, 2)})
+    optimizers = OPTIMIZERS[name](model, 0.1, 0.0)
+    held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
+    assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_the_average_begins_as_a_mean_and_ends_as_a_moving_average() -> None:
+    average, model = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(average.weight)
+    nn.init.ones_(model.weight)
+    average_weights(average, model, decay=0.999, step=1)
+    assert average.weight.item() == pytest.approx(0.9)
+    average_weights(average, model, decay=0.5, step=10_000)
+    assert average.weight.item() == pytest.approx(0.95)
