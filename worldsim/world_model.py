@@ -13,7 +13,6 @@ from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
 from worldsim.start_contexts import StartContexts
-from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.pixels import PixelTokenizer
 from worldsim.tokenizers.vit import VitTokenizer
 
@@ -79,11 +78,6 @@ class WorldModel:
             _cast_weights(network, dtype)
         self.start_contexts = start_contexts
         self.training = training or {}
-
-    @property
-    def tokenizer_config(self) -> TokenizerConfig:
-        """The settings of the tokenizer."""
-        return self.tokenizer.config
 
     @property
     def latent_shape(self) -> tuple[int, int]:
