@@ -64,13 +64,26 @@ def test_shortcut_levels_stand_on_their_own_grid() -> None:
 
 
 def test_preconditioning_is_the_best_linear_guess() -> None:
-    """For unit-scale data a network that answers 0 leaves an error of exactly (1 - tau)^2 / variance."""
+    """A network that answers 0 leaves an error of exactly (spread (1 - tau))^2 / ((spread tau)^2 + (1 - tau)^2)."""
     generator = torch.Generator().manual_seed(0)
-    clean = torch.randn(1, 4, 200, 200, generator=generator)
-    noise = torch.randn(1, 4, 200, 200, generator=generator)
+    mean = torch.randn(1, 4, 200, 200, generator=generator)
+    spread = torch.tensor([0.1, 1.0]).repeat_interleave(100).expand(200, 200)
+    clean = mean + spread * torch.randn(mean.shape, generator=generator)
     tau = torch.tensor([[0.0, 0.3, 0.7, 1.0]])
-    noisy = diffusion.corrupt(clean, noise, tau)
-    guess = diffusion.precondition(noisy, torch.zeros_like(noisy), tau)
-    error = (guess - clean).square().mean(dim=(-2, -1))
-    expected = (1 - tau).square() / (tau.square() + (1 - tau).square())
-    assert torch.allclose(error, expected, atol=0.02)
+    noisy = diffusion.corrupt(clean, torch.randn(mean.shape, generator=generator), tau)
+    guess = diffusion.Prior(mean, spread).clean_estimate(noisy, torch.zeros_like(noisy), tau)
+    error = (guess - clean).square()
+    for columns, size in ((slice(0, 100), 0.1), (slice(100, 200), 1.0)):
+        expected = (size * (1 - tau)).square() / ((size * tau).square() + (1 - tau).square())
+        assert torch.allclose(error[..., columns].mean(dim=(-2, -1)) / size**2, expected / size**2, atol=0.02)
+
+
+def test_innovations_have_unit_spread_at_every_noise_level() -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(1, 4, 200, 200, generator=generator)
+    spread = torch.full((200, 200), 0.1)
+    clean = mean + spread * torch.randn(mean.shape, generator=generator)
+    tau = torch.tensor([[0.0, 0.3, 0.9, 1.0]])
+    noisy = diffusion.corrupt(clean, torch.randn(mean.shape, generator=generator), tau)
+    innovation = diffusion.Prior(mean, spread).innovation(noisy, tau)
+    assert torch.allclose(innovation.std(dim=(-2, -1)), torch.ones(1, 4), atol=0.02)

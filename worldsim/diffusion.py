@@ -63,16 +63,35 @@ def ramp_weight(tau: Tensor) -> Tensor:
     return 0.9 * tau + 0.1
 
 
-def precondition(noisy: Tensor, output: Tensor, tau: Tensor) -> Tensor:
-    """Clean estimate from a network's unit-scale output: c_skip noisy + c_out output (EDM, arXiv 2206.00364).
+@dataclass(frozen=True)
+class Prior:
+    """What is known of a clean latent before its noisy version is seen: a normal distribution per number.
 
-    For unit-scale data c_skip = tau / (tau^2 + (1 - tau)^2) is the best linear guess and c_out its error, so the
-    network starts from that guess at every noise level instead of learning it.
+    mean: (B, T, N, D), or anything that broadcasts to it. spread: standard deviations (N, D), above 0.
     """
-    variance = tau.square() + (1.0 - tau).square()
-    skip = (tau / variance)[..., None, None]
-    scale = ((1.0 - tau) / variance.sqrt())[..., None, None]
-    return skip * noisy + scale * output
+
+    mean: Tensor
+    spread: Tensor
+
+    def innovation(self, noisy: Tensor, tau: Tensor) -> Tensor:
+        """How far `noisy` (B, T, N, D) lies from what the prior expects of it, in standard deviations."""
+        level = tau[..., None, None]
+        return (noisy - level * self.mean) / self._noisy_spread(level)
+
+    def clean_estimate(self, noisy: Tensor, output: Tensor, tau: Tensor) -> Tensor:
+        """Clean estimate from a network's unit-scale output: c_skip noisy + c_prior mean + c_out output.
+
+        The preconditioning of EDM (arXiv 2206.00364) with a prior that knows the past. With output 0 it is the best
+        linear guess E[clean | noisy], c_out its error; so the network starts from that guess at every noise level
+        instead of learning it. With mean 0 and spread 1 this is EDM's own for unit-scale data.
+        """
+        level = tau[..., None, None]
+        total = self._noisy_spread(level)
+        skip = level * (self.spread / total).square()
+        return self.mean + skip * (noisy - level * self.mean) + self.spread * (1.0 - level) / total * output
+
+    def _noisy_spread(self, level: Tensor) -> Tensor:
+        return ((level * self.spread).square() + (1.0 - level).square()).sqrt()
 
 
 def euler_step(noisy: Tensor, clean_estimate: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:

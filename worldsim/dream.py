@@ -25,9 +25,7 @@ OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features
 
 def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
     """Space of a row: pixels uint8 (H, W, C); latent float32 (N, D); belief (belief_size,); features: both, flat."""
-    tokens, _ = model.latent_shape
-    scale = model.dynamics.scale
-    low, high = (np.tile(bound.cpu().numpy(), (tokens, 1)).astype(np.float32) for bound in (scale.low, scale.high))
+    low, high = (bound.cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
     ones = np.ones(model.belief_size, np.float32)
     if observation == "pixels":
         return gym.spaces.Box(0, 255, model.spec.frame_shape, np.uint8)

@@ -23,6 +23,7 @@ def trained_looking(seed: int = 0) -> DiTDynamics:
     dynamics = DiTDynamics(config, TOKENS, CHANNELS, (1, TOKENS), ACTIONS).eval()
     for parameter in dynamics.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
+    dynamics.scale.persistence.uniform_(0.0, 0.9)
     return dynamics
 
 
@@ -45,7 +46,8 @@ def full_pass_beliefs(dynamics: DiTDynamics, latents: Tensor, actions: Tensor, n
     condition = dynamics.dit.condition(tau, None, actions, torch.ones(batch, frames, dtype=torch.bool))
     positions = torch.arange(frames) % (2 * WINDOW)
     visible = band(frames, WINDOW, torch.device("cpu"))
-    return dynamics.dit(context, previous, condition, None, positions, None, visible).belief
+    inputs = dynamics.inputs(context, previous, tau)
+    return dynamics.dit(inputs, condition, None, positions, None, visible).belief
 
 
 def observe_all(dynamics: DiTDynamics, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor) -> Tensor:

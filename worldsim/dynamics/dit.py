@@ -21,12 +21,12 @@ from worldsim.dynamics.normalisation import rms_norm
 
 @dataclass(frozen=True)
 class DiTOutput:
-    """clean: estimated clean latents (B, T, N, D). belief: (B, T, belief_size) in [-1, 1].
+    """latents: unit-scale answer per token (B, T, N, D). belief: (B, T, belief_size) in [-1, 1].
 
     memory: keys and values of every time layer, (layers, 2, B, N + registers, heads, T, head_width).
     """
 
-    clean: Tensor
+    latents: Tensor
     belief: Tensor
     memory: Tensor
 
@@ -86,13 +86,20 @@ class DiT(nn.Module):
     """The network of both passes; knows neither losses nor sampling."""
 
     def __init__(
-        self, config: DynamicsConfig, tokens: int, channels: int, grid: tuple[int, int], action_features: int
+        self,
+        config: DynamicsConfig,
+        tokens: int,
+        inputs: int,
+        channels: int,
+        grid: tuple[int, int],
+        action_features: int,
     ) -> None:
+        """inputs: numbers per token that the network reads; channels: D, numbers per token that it answers with."""
         super().__init__()
         width, depth, heads = SIZES[config.size]
         self.width, self.tokens, self.registers, self.window = width, tokens, config.registers, config.window
         self.finest_steps = config.finest_steps
-        self.input = nn.Linear(2 * channels, width)
+        self.input = nn.Linear(inputs, width)
         self.place = nn.Parameter(torch.empty(tokens + config.registers, width))
         self.blocks = nn.ModuleList(
             Block(width, heads, with_time=index % config.time_every == config.time_every - 1) for index in range(depth)
@@ -112,7 +119,7 @@ class DiT(nn.Module):
     def initialise(self) -> None:
         """Linear weights: normal, std 1 / sqrt(fan in); residual branches end behind gates of zero.
 
-        Zero: every modulation (so a fresh block is the identity), the output layer (a fresh model predicts zeros) and
+        Zero: every modulation (so a fresh block is the identity), the output layer (so a fresh model answers zeros) and
         `past`. Normal with std 0.02: places, step sizes, no_action. Biases zero.
         """
         for module in self.modules():
@@ -151,8 +158,7 @@ class DiT(nn.Module):
 
     def forward(
         self,
-        latents: Tensor,
-        previous: Tensor,
+        inputs: Tensor,
         condition: Tensor,
         past_belief: Tensor | None,
         positions: Tensor,
@@ -161,14 +167,13 @@ class DiT(nn.Module):
     ) -> DiTOutput:
         """One pass over frames.
 
-        latents: (B, T, N, D), noisy. previous: (B, T, N, D), each frame's predecessor as the memory holds it, so that
-        motion is at hand from the first layer on. condition: (B, T, M). past_belief: (B, T, belief_size), the belief
-        *before* each frame, given to the denoising pass only. positions: (T,) long, rotary positions. memory:
+        inputs: (B, T, N, inputs), what a token reads. condition: (B, T, M). past_belief: (B, T, belief_size), the
+        belief *before* each frame, given to the denoising pass only. positions: (T,) long, rotary positions. memory:
         (layers, 2, B, N + registers, heads, S, head_width) or None (the frames are their own memory, S = T).
         visible: bool (B or 1, T, S).
         """
         dtype = self.input.weight.dtype
-        tokens = self.input(torch.cat([latents, previous], dim=-1).to(dtype))
+        tokens = self.input(inputs.to(dtype))
         registers = tokens.new_zeros(*tokens.shape[:2], self.registers, self.width)
         tokens = torch.cat([tokens, registers], dim=2) + self.place.to(tokens.dtype)  # (B, T, N + registers, M)
         if past_belief is not None:
@@ -184,6 +189,6 @@ class DiT(nn.Module):
             if own is not None:
                 own_memories.append(own)
         tokens = rms_norm(tokens)
-        clean = self.output(tokens[:, :, : self.tokens])
+        latents = self.output(tokens[:, :, : self.tokens])
         belief = torch.tanh(self.belief(tokens[:, :, self.tokens]))
-        return DiTOutput(clean.float(), belief.float(), torch.stack(own_memories))
+        return DiTOutput(latents.float(), belief.float(), torch.stack(own_memories))

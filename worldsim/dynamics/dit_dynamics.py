@@ -20,6 +20,8 @@ from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.protocol import LatentClip, Outcome
 from worldsim.dynamics.scale import LatentScale
 
+INNOVATION_BOUND = 5.0
+
 
 @dataclass(frozen=True)
 class DiTState:
@@ -60,8 +62,8 @@ class DiTDynamics(nn.Module):
         self.latent_shape = (tokens, channels)
         self.action_features = action_features
         self.belief_size = config.belief_size
-        self.scale = LatentScale(channels)
-        self.dit = DiT(config, tokens, channels, grid, action_features)
+        self.scale = LatentScale(tokens, channels)
+        self.dit = DiT(config, tokens, 3 * channels, channels, grid, action_features)
         self.head = OutcomeHead(
             config.belief_size, action_features, SIZES[config.size].width, config.reward_bins, config.head_dropout
         )
@@ -82,8 +84,7 @@ class DiTDynamics(nn.Module):
         visible = band(frames, self.config.window, device)
         context_tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
         memory_pass = self.dit(
-            context,
-            previous,
+            self.inputs(context, previous, context_tau),
             self.dit.condition(context_tau, None, clip.actions, clip.has_action),
             None,
             positions,
@@ -101,7 +102,7 @@ class DiTDynamics(nn.Module):
         target = clip.latents
         if rows:
             teacher = _Denoiser(
-                self.dit,
+                self,
                 previous[:rows],
                 clip.actions[:rows],
                 clip.has_action[:rows],
@@ -113,7 +114,7 @@ class DiTDynamics(nn.Module):
             levels = diffusion.NoiseLevels(tau[:rows], step_size[:rows])
             target = torch.cat([diffusion.shortcut_target(teacher, noisy[:rows], levels), target[rows:]])
         student = _Denoiser(
-            self.dit, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
+            self, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
         )
         clean = student(noisy, tau, step_size)
 
@@ -122,7 +123,8 @@ class DiTDynamics(nn.Module):
         # The first frame of a clip has no memory: nothing could predict it.
         known = clip.frame_valid & (torch.arange(frames, device=device) > 0)
         frame_weight = diffusion.ramp_weight(tau) * known
-        error = (clean - target).square().mean(-1)  # (B, T, N)
+        # In units of what the best linear guess from the frame before gets wrong, so that the heads do not drown it.
+        error = (clean - target).square().mean(-1) / self.prior(previous).spread.square().mean()  # (B, T, N)
         latent_loss = (error * token_weight * frame_weight[..., None]).sum() / (
             (token_weight * known[..., None]).sum().clamp(min=1)
         )
@@ -155,9 +157,9 @@ class DiTDynamics(nn.Module):
         visible = band(frames, self.config.window, device)
         tau = torch.full((rows, frames), 1 - self.config.context_noise, device=device)
         condition = self.dit.condition(tau, None, actions, has_action)
-        memory_pass = self.dit(context, previous, condition, None, positions, None, visible)
+        memory_pass = self.dit(self.inputs(context, previous, tau), condition, None, positions, None, visible)
         denoiser = _Denoiser(
-            self.dit,
+            self,
             previous,
             actions,
             has_action,
@@ -189,7 +191,7 @@ class DiTDynamics(nn.Module):
         visible = band(frames, self.config.window, device) & present[:, None, :]
         tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
         condition = self.dit.condition(tau, None, actions, has_action)
-        output = self.dit(context, previous, condition, None, positions, None, visible)
+        output = self.dit(self.inputs(context, previous, tau), condition, None, positions, None, visible)
         slots = self.config.window - 1
         kept = min(frames, slots)
         ring = output.memory.new_zeros(*output.memory.shape[:5], slots, output.memory.shape[-1])
@@ -221,7 +223,7 @@ class DiTDynamics(nn.Module):
         """Dream one frame. actions (B, A); noise (B, 2, N, D): [:, 0] starts the sampler, [:, 1] goes to the memory."""
         present = torch.ones(actions.shape[0], 1, dtype=torch.bool, device=actions.device)
         denoiser = _Denoiser(
-            self.dit,
+            self,
             state.previous[:, None],
             actions[:, None],
             present,
@@ -247,8 +249,7 @@ class DiTDynamics(nn.Module):
         has_action = torch.ones_like(tau, dtype=torch.bool)
         condition = self.dit.condition(tau, None, actions[:, None], has_action)
         output = self.dit(
-            context,
-            state.previous[:, None],
+            self.inputs(context, state.previous[:, None], tau),
             condition,
             None,
             self._positions(state),
@@ -260,6 +261,19 @@ class DiTDynamics(nn.Module):
         state.filled[:, slot] = True
         advanced = replace(state, previous=context[:, 0], belief=output.belief[:, 0], clock=state.clock + 1)
         return advanced, Outcome(latents[:, 0], output.belief[:, 0], reward, termination, uncertainty)
+
+    def prior(self, previous: Tensor) -> diffusion.Prior:
+        """What is expected of latents (B, T, N, D) from their predecessors with context noise, same shape."""
+        return self.scale.prior(previous, self.config.context_noise)
+
+    def inputs(self, latents: Tensor, previous: Tensor, tau: Tensor) -> Tensor:
+        """What the network reads of noisy latents and their predecessors, both (B, T, N, D): (B, T, N, 3D).
+
+        The third part is the change in standard deviations: where frames move by a hundredth of their range, motion
+        would else be lost in the rounding of bf16. First frames have no predecessor, so it is bounded.
+        """
+        innovation = self.prior(previous).innovation(latents, tau).clamp(-INNOVATION_BOUND, INNOVATION_BOUND)
+        return torch.cat([latents, previous, innovation], dim=-1)
 
     def _positions(self, state: DiTState) -> Tensor:
         return torch.tensor([state.clock % (2 * self.config.window)], device=state.belief.device)
@@ -273,7 +287,7 @@ class DiTDynamics(nn.Module):
 class _Denoiser:
     """The denoising pass as the callable that `worldsim.diffusion` takes."""
 
-    dit: DiT
+    dynamics: DiTDynamics
     previous: Tensor
     actions: Tensor
     has_action: Tensor
@@ -283,9 +297,11 @@ class _Denoiser:
     visible: Tensor
 
     def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
-        condition = self.dit.condition(tau, step_size, self.actions, self.has_action)
-        output = self.dit(noisy, self.previous, condition, self.past_belief, self.positions, self.memory, self.visible)
-        return diffusion.precondition(noisy, output.clean, tau)
+        dynamics = self.dynamics
+        condition = dynamics.dit.condition(tau, step_size, self.actions, self.has_action)
+        inputs = dynamics.inputs(noisy, self.previous, tau)
+        output = dynamics.dit(inputs, condition, self.past_belief, self.positions, self.memory, self.visible)
+        return dynamics.prior(self.previous).clean_estimate(noisy, output.latents, tau)
 
 
 def _shift(frames: Tensor) -> Tensor:

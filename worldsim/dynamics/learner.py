@@ -22,6 +22,7 @@ from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
 
 HELD_OUT_EVERY = 500
 HELD_OUT_CLIPS = 64
+SCALE_EPISODES = 500  # that the latents' scale is measured on
 
 
 class DynamicsLearner:
@@ -56,11 +57,13 @@ class DynamicsLearner:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.model = DiTDynamics(config, tokens, channels, grid, action_feature_count(self.spec))
+        chosen = np.random.default_rng(seed).permutation(store.indices("train"))[:SCALE_EPISODES]
+        some = [torch.from_numpy(latents[int(i)].astype(np.float32)) for i in chosen]
         if begin_with is None:
-            some = np.random.default_rng(seed).permutation(store.indices("train"))[:500]
-            self.model.scale.fit(torch.from_numpy(np.concatenate([latents[int(i)] for i in some])))
+            self.model.scale.fit(some)
         else:
             self.model.load_state_dict(begin_with.state_dict())
+            self.model.scale.widen(some)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self._optimizers = OPTIMIZERS[config.optimizer](self.model, config.learning_rate, config.weight_decay)
