@@ -21,8 +21,10 @@ class TokenizerConfig:
     decoder_layers: int = 4
     heads: int = 4
     mask_max: float = 0.4  # each image masks a share p ~ U(0, mask_max) of its patches in training
+    latent_noise: float = 0.1  # std of the noise on latents in training; the dynamics errs, and decoding must bear it
     contrast_weight: float = 12.0  # loss weight of a pixel is 1 + contrast_weight * local contrast
     steps: int = 3000
+    refine_steps: int = 0  # more of them in each later round, on all episodes; 0: frozen after round 0
     batch_frames: int = 64
     learning_rate: float = 1e-3  # peak; cosine decay to a tenth
     warmup_steps: int = 100

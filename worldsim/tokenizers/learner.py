@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
@@ -39,8 +39,9 @@ class TokenizerLearner:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
+        begin_with: nn.Module | None = None,
     ) -> None:
-        """Starts from weights drawn with `seed`; dtype bfloat16 computes under autocast with fp32 weights.
+        """Starts from the weights of `begin_with`, or ones drawn with `seed`; bfloat16 computes under autocast.
 
         Raises UserError for a kind without weights and for a store without training frames.
         """
@@ -59,7 +60,10 @@ class TokenizerLearner:
         self._held_out = self._to_device(evaluation_pool.spread(EVALUATION_FRAMES))
 
         self.model = cast(VitTokenizer, build_tokenizer(config, store.spec.frame_shape))
-        self.model.init_weights(torch.Generator().manual_seed(seed))
+        if begin_with is None:
+            self.model.init_weights(torch.Generator().manual_seed(seed))
+        else:
+            self.model.load_state_dict(begin_with.state_dict())
         self.model.to(self.device)
         self.tokenizer = copy.deepcopy(self.model).requires_grad_(False).eval()
         (self._optimizer,) = adamw(self.model, config.learning_rate, config.weight_decay)
@@ -79,7 +83,9 @@ class TokenizerLearner:
         mask = self.model.draw_mask(len(frames), self._masks)
 
         with autocast(self.device, self.dtype):
-            reconstruction = self.model(frames, mask)
+            latents = self.model.encode_range(frames, mask)
+            noise = torch.randn(latents.shape, generator=self._masks, device=latents.device)
+            reconstruction = self.model.decode_range(latents + self.config.latent_noise * noise)
         result = reconstruction_loss(reconstruction, frames, self.config.contrast_weight)
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(result.loss)

@@ -55,7 +55,7 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
         if until == "collect":
             return None
         with clock.measure("tokenizer"):
-            tokenizer = stages.train_tokenizer(config, folder, store, machine)
+            tokenizer = stages.train_tokenizer(config, folder, number, store, machine)
         if until == "tokenizer":
             return None
         with clock.measure(f"round {number}: encode"):

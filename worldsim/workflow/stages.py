@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class Machine:
 class RoundFolders:
     """Where one round of a run keeps its things."""
 
+    tokenizer: Path
     dynamics: Path
     world_model: Path
     agent: Path
@@ -59,7 +60,13 @@ class RoundFolders:
 def round_folders(run: Path, round_number: int) -> RoundFolders:
     """The folders of a round; each stage makes its own."""
     base = run / f"round-{round_number:02d}"
-    return RoundFolders(base / "dynamics", base / "world_model", base / "agent", base / "world_model" / "policy")
+    return RoundFolders(
+        tokenizer=base / "tokenizer",
+        dynamics=base / "dynamics",
+        world_model=base / "world_model",
+        agent=base / "agent",
+        policy=base / "world_model" / "policy",
+    )
 
 
 def environment_spec(config: RunConfig) -> EnvSpec:
@@ -117,18 +124,32 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
 
 
 def train_tokenizer(
-    config: RunConfig, run: Path, store: EpisodeStore, machine: Machine
+    config: RunConfig, run: Path, round_number: int, store: EpisodeStore, machine: Machine
 ) -> VitTokenizer | PixelTokenizer:
-    """The tokenizer, trained on the episodes of round 0 and frozen from then on."""
+    """The tokenizer of a round: trained on the episodes of round 0; refined in later rounds, on all there are by then.
+
+    Without `tokenizer.refine_steps` it stays that of round 0.
+    """
     if config.tokenizer.kind == "pixels":
         return build_tokenizer(config.tokenizer, store.spec.frame_shape)
-    learner = TokenizerLearner(config.tokenizer, store, machine.device, machine.dtype, config.seed)
+    refined = round_number > 0 and config.tokenizer.refine_steps > 0
+    steps = config.tokenizer.refine_steps if refined else config.tokenizer.steps
+    settings = replace(config.tokenizer, steps=steps)
+    begin_with = load_model(round_folders(run, round_number - 1).world_model).tokenizer if refined else None
+    learner = TokenizerLearner(
+        settings,
+        store,
+        machine.device,
+        machine.dtype,
+        config.seed + (1000 * round_number if refined else 0),
+        begin_with=begin_with,
+    )
     fit(
         learner,
-        steps=config.tokenizer.steps,
-        folder=run / "tokenizer",
-        name="tokenizer",
-        images_every=max(1, config.tokenizer.steps // 8),
+        steps=steps,
+        folder=round_folders(run, round_number).tokenizer if refined else run / "tokenizer",
+        name=f"tokenizer, round {round_number}" if refined else "tokenizer",
+        images_every=max(1, steps // 8),
         checkpoint_seconds=config.checkpoint_seconds,
     )
     return learner.tokenizer
@@ -201,7 +222,7 @@ def save_world_model(
         "episodes": len(store),
         "rounds": round_number + 1,
         "seed": config.seed,
-        "tokenizer steps": config.tokenizer.steps,
+        "tokenizer steps": config.tokenizer.steps + round_number * config.tokenizer.refine_steps,
         "dynamics steps in each round": config.dynamics.steps,
         **{name: round(value, 5) for name, value in learner.evaluate().items()},
     }
