@@ -40,3 +40,10 @@ def test_a_small_model_dreams_nearly_the_same(tmp_path: Path) -> None:
         dreams.append(step.latents)
     assert not torch.equal(dreams[0], dreams[1])
     assert (dreams[0] - dreams[1]).abs().mean() < 0.05
+
+
+def test_what_must_stay_exact_does() -> None:
+    table = torch.randn(3, 4)
+    packed = quantize({"table": table, "weight": table}, exact={"table"})
+    assert torch.equal(packed["table"], table)
+    assert packed["weight"].dtype == torch.int8

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldsim.config import from_dict
 from worldsim.data.actions import action_feature_count
@@ -55,14 +55,18 @@ def find_model(name_or_folder: Path | str) -> Path:
 def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
     """Write `model` into `folder`; config.json comes last, so a folder that has one is whole.
 
-    small: store matrices with 8 bits (see worldsim.quantization), for a release.
+    small: store matrices of weights with 8 bits (see worldsim.quantization), for a release.
     """
-    pack = quantize if small else dict
+
+    def pack(module: nn.Module) -> dict[str, Tensor]:
+        tensors = module.state_dict()
+        return quantize(tensors, exact={name for name, _ in module.named_buffers()}) if small else tensors
+
     with explained("save the world model", folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "config.json").unlink(missing_ok=True)  # of an older model, which is whole no more
-        _save_tensors(pack(model.tokenizer.state_dict()), folder / "tokenizer.safetensors")
-        _save_tensors(pack(model.dynamics.state_dict()), folder / "dynamics.safetensors")
+        _save_tensors(pack(model.tokenizer), folder / "tokenizer.safetensors")
+        _save_tensors(pack(model.dynamics), folder / "dynamics.safetensors")
         _save_tensors(model.start_contexts.tensors(), folder / "start_contexts.safetensors")
         write_whole(folder / "README.md", _model_card(model).encode())
         write_json(

@@ -56,15 +56,16 @@ def play_episode(
     max_tics: int | None = None,
     keep_frames: bool = True,
     on_step: Callable[[int], None] | None = None,
+    reset_options: dict[str, Any] | None = None,
 ) -> EpisodeResult:
-    """Plays from `env.reset(seed=seed)` to the end, or cuts (truncates) the episode at a limit.
+    """Plays from `env.reset(seed=seed, options=reset_options)` to the end, or cuts (truncates) it at a limit.
 
     `max_tics` limits the steps of the underlying environment, which `info["tics"]` counts (1 for each step where it
     is missing). A step as long as the longest so far that would go beyond it is not taken; there is always one step.
     `on_step` is told each step's tics.
     """
     policy.reset(seed)
-    frame, _ = env.reset(seed=seed)
+    frame, _ = env.reset(seed=seed, options=reset_options)
     frames, actions, rewards = [_checked_frame(frame)] if keep_frames else [], [], []
     tics = longest_step = 0
     terminated = truncated = False

@@ -54,7 +54,8 @@ def draw_contexts(
 ) -> StartContexts:
     """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at first frames.
 
-    The last step of an episode is not among them: nothing follows it.
+    The last step of an episode is not among them: nothing follows it. First frames, and `at_start`, are those of the
+    newest round: the first one may have begun its episodes elsewhere.
     """
     random = np.random.default_rng(seed)
     episodes = store.indices("train")
@@ -63,7 +64,9 @@ def draw_contexts(
     moments = random.integers(ends[-1], size=count)
     which = np.searchsorted(ends, moments, side="right")
     position = moments - (ends - lengths)[which]
-    which[:episode_starts] = random.integers(len(episodes), size=episode_starts)
+    rounds = np.array([entry.round for entry in store.entries])[episodes]
+    newest = np.flatnonzero(rounds == rounds.max())
+    which[:episode_starts] = random.choice(newest, size=episode_starts)
     position[:episode_starts] = 0
 
     tokens, channels = latents[0].shape[1:]
@@ -85,5 +88,5 @@ def draw_contexts(
         torch.from_numpy(actions),
         torch.from_numpy(has_action),
         torch.from_numpy(present),
-        torch.from_numpy(position == 0),
+        torch.from_numpy((position == 0) & (rounds[which] == rounds.max())),
     )

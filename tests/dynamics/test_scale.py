@@ -22,13 +22,15 @@ def correlated(episodes: int, steps: int, correlation: float, generator: torch.G
     return result
 
 
-def test_each_token_has_its_own_scale() -> None:
+def test_each_place_has_its_own_mean_and_all_share_one_scale() -> None:
     generator = torch.Generator().manual_seed(0)
     place, size = torch.tensor([[0.9], [-0.9]]), torch.tensor([[0.1], [0.4]])
     scale = LatentScale(2, 1)
     scale.fit([place + size * episode for episode in correlated(20, 500, 0.5, generator)])
     assert torch.allclose(scale.mean, place, atol=0.03)
-    assert torch.allclose(scale.std, size, rtol=0.05)
+    assert torch.allclose(scale.std, size.square().mean().sqrt(), rtol=0.05)
+    assert torch.allclose(scale.deviation, size / scale.std, rtol=0.05)
+    assert torch.allclose(scale.persistence, torch.full((2, 1), 0.5), atol=0.05)
     raw = place + size
     assert torch.allclose(scale.from_unit(scale.to_unit(raw)), raw)
 
@@ -51,11 +53,12 @@ def test_what_hardly_varies_is_not_blown_up() -> None:
 def test_the_prior_knows_its_own_error() -> None:
     """Mean and spread are those of a regression on the noisy frame before."""
     generator = torch.Generator().manual_seed(0)
-    episodes = correlated(20, 2000, 0.9, generator)
+    size = torch.tensor([[0.5], [1.5]])
+    episodes = [size * episode for episode in correlated(20, 2000, 0.9, generator)]
     scale = LatentScale(2, 1)
     scale.fit(episodes)
-    before = torch.cat([episode[:-1] for episode in episodes])[None]
-    after = torch.cat([episode[1:] for episode in episodes])[None]
+    before = torch.cat([scale.to_unit(episode[:-1]) for episode in episodes])[None]
+    after = torch.cat([scale.to_unit(episode[1:]) for episode in episodes])[None]
     noisy = corrupt(before, torch.randn(before.shape, generator=generator), torch.full(before.shape[:2], 0.7))
     prior = scale.prior(noisy, context_noise=0.3)
     error = after - prior.mean

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import floor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -39,6 +40,7 @@ class RoundPlan:
     held_out_fraction: float
     policy: str
     max_steps: int | None
+    reset_options: dict[str, Any] | None
 
 
 @dataclass(frozen=True)
@@ -63,21 +65,22 @@ def collect(
     policy_name: str,
     progress: bool,
     max_steps: int | None = None,
+    reset_options: dict[str, Any] | None = None,
     compression: str = "none",
 ) -> EpisodeStore:
     """Plays one round of `budget_tics` steps of the underlying environment and returns the store.
 
     Run again, it continues where it stopped, or returns at once when the budget is used; the last episode of each
     worker is cut (truncated) at the worker's share. With more than one worker `make_env` and `make_policy` must be
-    picklable. `max_steps` cuts single episodes. Raises UserError for unusable values, for a round that was begun
-    otherwise, and when a worker fails; what was stored until then stays.
+    picklable. `max_steps` cuts single episodes, `reset_options` go to `env.reset`. Raises UserError for unusable
+    values, for a round that was begun otherwise, and when a worker fails; what was stored until then stays.
     """
     if budget_tics < workers or workers < 1:
         raise UserError(f"{budget_tics} tics for {workers} workers: expected at least 1 worker and 1 tic for each")
     if not 0 <= held_out_fraction <= 0.5:
         raise UserError(f"held_out_fraction: {held_out_fraction}, expected 0 to 0.5")
     store = open_or_create(store_folder, spec, compression)
-    plan = RoundPlan(seed, round, workers, held_out_fraction, policy_name, max_steps)
+    plan = RoundPlan(seed, round, workers, held_out_fraction, policy_name, max_steps, reset_options)
     _check_same_plan(store.folder / f"round{round:02d}.json", plan)
     done = [entry for entry in store.entries if entry.round == round]
     episodes = len(done)
@@ -147,7 +150,13 @@ def _collect_share(
                 number = worker + plan.workers * len(writer.entries)
                 seed = episode_seed(plan.seed, plan.round, number)
                 result = play_episode(
-                    env, policy, seed, max_steps=plan.max_steps, max_tics=left, on_step=reporter.add_step
+                    env,
+                    policy,
+                    seed,
+                    max_steps=plan.max_steps,
+                    max_tics=left,
+                    on_step=reporter.add_step,
+                    reset_options=plan.reset_options,
                 )
                 writer.append(_as_episode(result, plan, number))
                 reporter.send(episodes=1)

@@ -14,41 +14,48 @@ SMALLEST_SPREAD = 0.05  # of what never changes: what is left for the surprises 
 
 
 class LatentScale(nn.Module):
-    """Mean and standard deviation of the training latents, the range they stay in, and how slowly they change.
+    """Unit-scale latents: the training latents' own mean taken from each number, then one scale for all of them.
 
-    All are float32 (N, D), for each token by itself: what differs between places but never within one (sky above,
-    floor below) would else set the scale, and what moves would be lost in it. low and high bound unit-scale latents,
-    so that a dream cannot leave the range in which the decoder was trained. persistence: in [0, 1], correlation of
-    unit-scale latents with those of the frame before.
+    The means are per token and channel, float32 (N, D): what differs between places but never within one (sky above,
+    floor below) would else set the scale, and what moves would be lost in it. One scale, not one for each number:
+    latents carry the same noise in the tokenizer's training, so a number that varies little means little.
+
+    std: (N, D), of raw latents, everywhere the same. deviation: (N, D), of unit-scale latents; its mean square is 1. persistence: (N, D) in
+    [0, 1], correlation with the frame before. low, high: (N, D), bounds of unit-scale latents, so that a dream cannot
+    leave the range in which the decoder was trained.
     """
 
     mean: Tensor
     std: Tensor
+    deviation: Tensor
+    persistence: Tensor
     low: Tensor
     high: Tensor
-    persistence: Tensor
 
     def __init__(self, tokens: int, channels: int) -> None:
         super().__init__()
         shape = (tokens, channels)
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("std", torch.ones(shape))
+        self.register_buffer("deviation", torch.ones(shape))
+        self.register_buffer("persistence", torch.zeros(shape))
         self.register_buffer("low", torch.full(shape, -10.0))
         self.register_buffer("high", torch.full(shape, 10.0))
-        self.register_buffer("persistence", torch.zeros(shape))
 
     @torch.no_grad()
     def fit(self, episodes: Sequence[Tensor]) -> None:
         """Measure raw latents, (T, N, D) for each episode."""
         flat = torch.cat(list(episodes)).float()  # (sum of T, N, D)
         self.mean.copy_(flat.mean(0))
-        self.std.copy_(flat.std(0).clamp(min=SMALLEST_STD))
-        self.low.fill_(torch.inf)
-        self.high.fill_(-torch.inf)
-        self.widen(episodes)
+        self.std.fill_((flat - self.mean).square().mean().sqrt().clamp(min=SMALLEST_STD))
+        unit = self.to_unit(flat)
+        self.deviation.copy_(unit.square().mean(0).sqrt())
         changes = torch.cat([latents.float().diff(dim=0) for latents in episodes]) / self.std
-        # Of unit-scale pairs with correlation r, the mean square difference is 2 (1 - r).
-        self.persistence.copy_((1 - changes.square().mean(0) / 2).clamp(0, 1))
+        # Of pairs with variance v and correlation r, the mean square difference is 2 v (1 - r).
+        variance = self.deviation.square().clamp(min=SMALLEST_SPREAD**2)
+        self.persistence.copy_((1 - changes.square().mean(0) / (2 * variance)).clamp(0, 1))
+        self.low.copy_(unit.amin(0))
+        self.high.copy_(unit.amax(0))
 
     @torch.no_grad()
     def widen(self, episodes: Sequence[Tensor]) -> None:
@@ -63,10 +70,10 @@ class LatentScale(nn.Module):
         previous: (..., N, D), with the noise level 1 - `context_noise`.
         """
         signal, noise = 1 - context_noise, context_noise
-        power = signal**2 + noise**2
-        gain = self.persistence * signal / power
-        spread = (1 - self.persistence.square() * signal**2 / power).clamp(min=SMALLEST_SPREAD**2).sqrt()
-        return Prior(gain * previous, spread)
+        variance = self.deviation.square()
+        kept = self.persistence * signal * variance / (signal**2 * variance + noise**2)  # the regression coefficient
+        left = variance * (1 - kept * self.persistence * signal)
+        return Prior(kept * previous, left.clamp(min=SMALLEST_SPREAD**2).sqrt())
 
     def to_unit(self, latents: Tensor) -> Tensor:
         """Raw -> unit scale, (..., N, D)."""

@@ -17,6 +17,8 @@ class CollectConfig:
     tics: list[int] = field(default_factory=lambda: [40_000])  # steps of the underlying env, one budget per round
     workers: int = 2  # processes, each with a shard of its own
     stickiness: str = "mixed"  # of the random policy of round 0: a probability, or "mixed": one per episode
+    # Options for `env.reset` in round 0, such as a wider range of first states: random play alone goes few places.
+    reset_options: dict[str, float] = field(default_factory=dict)
     policy_noise: float = 0.1  # later rounds: share of steps with a sticky random action instead of the policy's
     held_out_fraction: float = 0.1  # of episodes, never trained on
     compression: str = "none"  # "none" or "zstd"

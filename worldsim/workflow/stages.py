@@ -113,6 +113,7 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
         held_out_fraction=config.collect.held_out_fraction,
         policy_name=policy_name,
         progress=True,
+        reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,
     )
     if not len(store.indices("train")) or not len(store.indices("held_out")):
