@@ -333,3 +333,14 @@ def test_an_interrupted_append_is_taken_back(tmp_path: Path, monkeypatch: pytest
         writer.append(EPISODES[1])
     store.refresh()
     assert [one.seed for one in store] == [2]
+
+
+def test_a_store_seen_through_a_round_hides_later_ones(tmp_path: Path) -> None:
+    whole = open_or_create(tmp_path / "store", spec())
+    for number in (0, 1, 2):
+        with whole.writer(f"round{number:02d}-worker00") as writer:
+            writer.append(replace(episode(number, 3), round=number))
+    whole.refresh()
+    early = pickle.loads(pickle.dumps(whole.through_round(1)))
+    assert [entry.round for entry in early.entries] == [0, 1]
+    assert len(whole) == 3

@@ -32,7 +32,8 @@ class EpisodeStore:
     reading of an episode verifies its checksums.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, last_round: int | None = None) -> None:
+        self.last_round = last_round  # episodes of later rounds are not seen; None: all are
         with explained("read episodes", folder):
             manifest = _read_manifest(folder)
             self.folder = folder
@@ -60,14 +61,22 @@ class EpisodeStore:
         return cls(Path(folder))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self).open, (self.folder,)  # a memory map would be pickled with all its bytes
+        return type(self), (self.folder, self.last_round)  # a memory map would be pickled with all its bytes
+
+    def through_round(self, last_round: int) -> EpisodeStore:
+        """The same episodes without those of later rounds, as the store stood when `last_round` had been collected."""
+        return type(self)(self.folder, last_round)
 
     def refresh(self) -> None:
         """Sees the episodes appended since opening. Indices of later shards move when an earlier shard has grown."""
         shards = self.folder / "shards"
         names = sorted(path.name for path in shards.iterdir() if path.is_dir()) if shards.is_dir() else []
         self._shards = [Shard(shards / name, self.spec, self.compression) for name in names]
-        self._shards = [shard for shard in self._shards if shard.entries]
+        self._shards = [
+            shard
+            for shard in self._shards
+            if shard.entries and (self.last_round is None or shard.entries[0].round <= self.last_round)
+        ]
         self._where = [(shard, k) for shard in self._shards for k in range(len(shard.entries))]
         self._verified: set[int] = set()
         self.lengths: NDArray[np.int64] = np.array([entry.frames - 1 for entry in self.entries], np.int64)

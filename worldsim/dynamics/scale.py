@@ -20,9 +20,9 @@ class LatentScale(nn.Module):
     floor below) would else set the scale, and what moves would be lost in it. One scale, not one for each number:
     latents carry the same noise in the tokenizer's training, so a number that varies little means little.
 
-    std: (N, D), of raw latents, everywhere the same. deviation: (N, D), of unit-scale latents; its mean square is 1. persistence: (N, D) in
-    [0, 1], correlation with the frame before. low, high: (N, D), bounds of unit-scale latents, so that a dream cannot
-    leave the range in which the decoder was trained.
+    std: (N, D), of raw latents, everywhere the same. deviation: (N, D), of unit-scale latents; its mean square is 1.
+    persistence: (N, D) in [0, 1], correlation with the frame before. low, high: (N, D), bounds of unit-scale latents,
+    so that a dream cannot leave the range in which the decoder was trained.
     """
 
     mean: Tensor

@@ -81,6 +81,7 @@ def environment_spec(config: RunConfig) -> EnvSpec:
 def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: int, machine: Machine) -> EpisodeStore:
     """Real episodes: round 0 with a sticky random policy, later rounds with the newest policy and some noise.
 
+    The store shows the rounds up to this one, so that a rerun finds every stage as it was.
     Raises UserError if they are too few to hold some out.
     """
     if round_number == 0:
@@ -115,7 +116,7 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
         progress=True,
         reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,
-    )
+    ).through_round(round_number)
     if not len(store.indices("train")) or not len(store.indices("held_out")):
         raise UserError(
             f"collect.tics={config.collect.tics} gave {len(store)} episodes: expected enough to train on and to hold "
