@@ -23,7 +23,7 @@ from worldsim.agents.actions import (
 from worldsim.agents.errors import UnusableSpaceError
 
 INPUT_LIMIT = 5.0
-MIN_VARIANCE = 1e-2
+MIN_VARIANCE = 1e-4
 INITIAL_LOG_STD = -0.5
 
 
@@ -58,7 +58,7 @@ class Inputs(nn.Module):
 
     Pixels uint8 (B, H, W, C) become (B, C, H, W) in [-1, 1]. Other observations become (B, F), standardised by the
     mean and variance of all observations that `observe` has seen, and limited to [-5, 5]. Without any they pass as
-    they are. A nearly constant feature is divided by no less than 0.1: its noise must not become a signal that looks
+    they are. A nearly constant feature is divided by no less than 0.01: its noise must not become a signal that looks
     different in another environment. (Layer norm follows, so small observations lose nothing.)
     """
 
