@@ -63,27 +63,48 @@ def test_shortcut_levels_stand_on_their_own_grid() -> None:
     assert levels.tau.min() == 0
 
 
+def test_flow_levels_are_those_at_which_a_sampler_asks() -> None:
+    levels = diffusion.draw_flow_levels(64, 64, 4, torch.Generator().manual_seed(0))
+    assert set(levels.tau.unique().tolist()) == {0.0, 0.25, 0.5, 0.75}
+    assert (levels.step_size == 0.25).all()
+    regression = diffusion.draw_flow_levels(4, 4, 1, torch.Generator().manual_seed(0))
+    assert (regression.tau == 0).all()
+    assert (regression.step_size == 1).all()
+
+
+def test_shortcut_rows_come_first() -> None:
+    levels = diffusion.draw_levels(6, 50, 4, 2, torch.Generator().manual_seed(0))
+    assert (levels.step_size[:2] > 0.25).all()
+    assert (levels.step_size[2:] == 0.25).all()
+    assert levels.tau.shape == (6, 50)
+
+
+@pytest.mark.parametrize("finest_steps", [1, 2, 8])
+def test_the_ramp_weighs_one_on_average_and_rises(finest_steps: int) -> None:
+    tau = torch.arange(finest_steps) / finest_steps
+    weight = diffusion.ramp_weight(tau, finest_steps)
+    assert weight.mean().item() == pytest.approx(1.0)
+    assert torch.equal(weight, weight.sort().values)
+
+
 def test_preconditioning_is_the_best_linear_guess() -> None:
     """A network that answers 0 leaves an error of exactly (spread (1 - tau))^2 / ((spread tau)^2 + (1 - tau)^2)."""
     generator = torch.Generator().manual_seed(0)
-    mean = torch.randn(1, 4, 200, 200, generator=generator)
     spread = torch.tensor([0.1, 1.0]).repeat_interleave(100).expand(200, 200)
-    clean = mean + spread * torch.randn(mean.shape, generator=generator)
+    clean = spread * torch.randn(1, 4, 200, 200, generator=generator)
     tau = torch.tensor([[0.0, 0.3, 0.7, 1.0]])
-    noisy = diffusion.corrupt(clean, torch.randn(mean.shape, generator=generator), tau)
-    guess = diffusion.Prior(mean, spread).clean_estimate(noisy, torch.zeros_like(noisy), tau)
+    noisy = diffusion.corrupt(clean, torch.randn(clean.shape, generator=generator), tau)
+    guess = diffusion.Prior(spread).clean_estimate(noisy, torch.zeros_like(noisy), tau)
     error = (guess - clean).square()
     for columns, size in ((slice(0, 100), 0.1), (slice(100, 200), 1.0)):
         expected = (size * (1 - tau)).square() / ((size * tau).square() + (1 - tau).square())
         assert torch.allclose(error[..., columns].mean(dim=(-2, -1)) / size**2, expected / size**2, atol=0.02)
 
 
-def test_innovations_have_unit_spread_at_every_noise_level() -> None:
+def test_what_the_network_reads_has_unit_spread_at_every_noise_level() -> None:
     generator = torch.Generator().manual_seed(0)
-    mean = torch.randn(1, 4, 200, 200, generator=generator)
     spread = torch.full((200, 200), 0.1)
-    clean = mean + spread * torch.randn(mean.shape, generator=generator)
+    clean = spread * torch.randn(1, 4, 200, 200, generator=generator)
     tau = torch.tensor([[0.0, 0.3, 0.9, 1.0]])
-    noisy = diffusion.corrupt(clean, torch.randn(mean.shape, generator=generator), tau)
-    innovation = diffusion.Prior(mean, spread).innovation(noisy, tau)
-    assert torch.allclose(innovation.std(dim=(-2, -1)), torch.ones(1, 4), atol=0.02)
+    noisy = diffusion.corrupt(clean, torch.randn(clean.shape, generator=generator), tau)
+    assert torch.allclose(diffusion.Prior(spread).normalised(noisy, tau).std(dim=(-2, -1)), torch.ones(1, 4), atol=0.02)

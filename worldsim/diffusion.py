@@ -44,8 +44,12 @@ def corrupt(clean: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
 
 
 def draw_flow_levels(batch: int, frames: int, finest_steps: int, generator: torch.Generator) -> NoiseLevels:
-    """tau ~ U(0, 1) per frame (diffusion forcing, arXiv 2407.01392) at the finest step size."""
-    tau = torch.rand(batch, frames, generator=generator)
+    """A noise level per frame (diffusion forcing, arXiv 2407.01392), uniform over those at which a sampler asks.
+
+    With `finest_steps` K they are 0, 1 / K, ..., (K - 1) / K. So pure noise, where every sampling begins, is one training
+    sample in K; with K = 1 it is all of them, and the model a regression, which suits a deterministic world.
+    """
+    tau = torch.randint(finest_steps, (batch, frames), generator=generator) / finest_steps
     return NoiseLevels(tau, torch.full_like(tau, 1.0 / finest_steps))
 
 
@@ -58,37 +62,46 @@ def draw_shortcut_levels(batch: int, frames: int, finest_steps: int, generator: 
     return NoiseLevels(positions * step_size, step_size)
 
 
-def ramp_weight(tau: Tensor) -> Tensor:
-    """0.9 tau + 0.1: more weight where more signal is left to use (Dreamer 4, equation 8)."""
-    return 0.9 * tau + 0.1
+def draw_levels(
+    batch: int, frames: int, finest_steps: int, shortcut_rows: int, generator: torch.Generator
+) -> NoiseLevels:
+    """The first `shortcut_rows` rows at larger steps, the others at the finest one."""
+    flow = draw_flow_levels(batch - shortcut_rows, frames, finest_steps, generator)
+    if not shortcut_rows:
+        return flow
+    shortcut = draw_shortcut_levels(shortcut_rows, frames, finest_steps, generator)
+    return NoiseLevels(torch.cat([shortcut.tau, flow.tau]), torch.cat([shortcut.step_size, flow.step_size]))
+
+
+def ramp_weight(tau: Tensor, finest_steps: int) -> Tensor:
+    """0.9 tau + 0.1, more weight where more signal is left to use (Dreamer 4, equation 8), over its mean."""
+    mean_tau = 0.5 * (1 - 1 / finest_steps)
+    return (0.9 * tau + 0.1) / (0.9 * mean_tau + 0.1)
 
 
 @dataclass(frozen=True)
 class Prior:
-    """What is known of a clean latent before its noisy version is seen: a normal distribution per number.
+    """What is known of clean data before its noisy version is seen: normal with mean 0 and a spread per number.
 
-    mean: (B, T, N, D), or anything that broadcasts to it. spread: standard deviations (N, D), above 0.
+    spread: standard deviations (N, D), above 0.
     """
 
-    mean: Tensor
     spread: Tensor
 
-    def innovation(self, noisy: Tensor, tau: Tensor) -> Tensor:
-        """How far `noisy` (B, T, N, D) lies from what the prior expects of it, in standard deviations."""
-        level = tau[..., None, None]
-        return (noisy - level * self.mean) / self._noisy_spread(level)
+    def normalised(self, noisy: Tensor, tau: Tensor) -> Tensor:
+        """`noisy` (B, T, N, D) at tau (B, T) in standard deviations of what the prior expects of it."""
+        return noisy / self._noisy_spread(tau[..., None, None])
 
     def clean_estimate(self, noisy: Tensor, output: Tensor, tau: Tensor) -> Tensor:
-        """Clean estimate from a network's unit-scale output: c_skip noisy + c_prior mean + c_out output.
+        """Clean estimate from a network's unit-scale output: c_skip noisy + c_out output.
 
-        The preconditioning of EDM (arXiv 2206.00364) with a prior that knows the past. With output 0 it is the best
-        linear guess E[clean | noisy], c_out its error; so the network starts from that guess at every noise level
-        instead of learning it. With mean 0 and spread 1 this is EDM's own for unit-scale data.
+        The preconditioning of EDM (arXiv 2206.00364) with a spread per number. With output 0 it is the best linear
+        guess E[clean | noisy], c_out its error; so the network starts from that guess at every noise level instead of
+        learning it.
         """
         level = tau[..., None, None]
         total = self._noisy_spread(level)
-        skip = level * (self.spread / total).square()
-        return self.mean + skip * (noisy - level * self.mean) + self.spread * (1.0 - level) / total * output
+        return level * (self.spread / total).square() * noisy + self.spread * (1.0 - level) / total * output
 
     def _noisy_spread(self, level: Tensor) -> Tensor:
         return ((level * self.spread).square() + (1.0 - level).square()).sqrt()

@@ -46,7 +46,7 @@ def full_pass_beliefs(dynamics: DiTDynamics, latents: Tensor, actions: Tensor, n
     condition = dynamics.dit.condition(tau, None, actions, torch.ones(batch, frames, dtype=torch.bool))
     positions = torch.arange(frames) % (2 * WINDOW)
     visible = band(frames, WINDOW, torch.device("cpu"))
-    inputs = dynamics.inputs(context, previous, tau)
+    inputs = dynamics.context_inputs(context, previous)
     return dynamics.dit(inputs, condition, None, positions, None, visible).belief
 
 

@@ -8,7 +8,7 @@ that a dream poses (clean-ish past, noisy present), which plain diffusion forcin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from worldsim.dynamics.config import SIZES, DynamicsConfig
 from worldsim.dynamics.dit import DiT
 from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.protocol import LatentClip, Outcome
-from worldsim.dynamics.scale import LatentScale
+from worldsim.dynamics.scale import Expectation, LatentScale
 
 INNOVATION_BOUND = 5.0
 
@@ -84,7 +84,7 @@ class DiTDynamics(nn.Module):
         visible = band(frames, self.config.window, device)
         context_tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
         memory_pass = self.dit(
-            self.inputs(context, previous, context_tau),
+            self.context_inputs(context, previous),
             self.dit.condition(context_tau, None, clip.actions, clip.has_action),
             None,
             positions,
@@ -94,12 +94,13 @@ class DiTDynamics(nn.Module):
         past_belief = _shift(memory_pass.belief)
 
         rows = round(self.config.shortcut_fraction * batch)
-        flow = diffusion.draw_flow_levels(batch - rows, frames, self.config.finest_steps, generator)
-        shortcut = diffusion.draw_shortcut_levels(rows, frames, self.config.finest_steps, generator)
-        tau = torch.cat([shortcut.tau, flow.tau]).to(device)
-        step_size = torch.cat([shortcut.step_size, flow.step_size]).to(device)
-        noisy = diffusion.corrupt(clip.latents, _noise(clip.latents.shape, generator, device), tau)
-        target = clip.latents
+        levels = diffusion.draw_levels(batch, frames, self.config.finest_steps, rows, generator)
+        tau, step_size = levels.tau.to(device), levels.step_size.to(device)
+        student = _Denoiser(
+            self, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
+        )
+        target = student.innovation(clip.latents)
+        noisy = diffusion.corrupt(target, _noise(target.shape, generator, device), tau)
         if rows:
             teacher = _Denoiser(
                 self,
@@ -111,20 +112,16 @@ class DiTDynamics(nn.Module):
                 memory_pass.memory[:, :, :rows].detach(),
                 visible,
             )
-            levels = diffusion.NoiseLevels(tau[:rows], step_size[:rows])
-            target = torch.cat([diffusion.shortcut_target(teacher, noisy[:rows], levels), target[rows:]])
-        student = _Denoiser(
-            self, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
-        )
+            large = diffusion.NoiseLevels(tau[:rows], step_size[:rows])
+            target = torch.cat([diffusion.shortcut_target(teacher, noisy[:rows], large), target[rows:]])
         clean = student(noisy, tau, step_size)
 
         change = (clip.latents - _shift(clip.latents)).square().mean(-1)  # (B, T, N)
         token_weight = 1 + self.config.change_weight * (change / self.config.change_scale).clamp(0, 1)
         # The first frame of a clip has no memory: nothing could predict it.
         known = clip.frame_valid & (torch.arange(frames, device=device) > 0)
-        frame_weight = diffusion.ramp_weight(tau) * known
-        # In units of what the best linear guess from the frame before gets wrong, so that the heads do not drown it.
-        error = (clean - target).square().mean(-1) / self.prior(previous).spread.square().mean()  # (B, T, N)
+        frame_weight = diffusion.ramp_weight(tau, self.config.finest_steps) * known
+        error = (clean - target).square().mean(-1)  # (B, T, N)
         latent_loss = (error * token_weight * frame_weight[..., None]).sum() / (
             (token_weight * known[..., None]).sum().clamp(min=1)
         )
@@ -157,7 +154,7 @@ class DiTDynamics(nn.Module):
         visible = band(frames, self.config.window, device)
         tau = torch.full((rows, frames), 1 - self.config.context_noise, device=device)
         condition = self.dit.condition(tau, None, actions, has_action)
-        memory_pass = self.dit(self.inputs(context, previous, tau), condition, None, positions, None, visible)
+        memory_pass = self.dit(self.context_inputs(context, previous), condition, None, positions, None, visible)
         denoiser = _Denoiser(
             self,
             previous,
@@ -169,7 +166,7 @@ class DiTDynamics(nn.Module):
             visible,
         )
         noise = _noise(real.shape, generator, device)
-        made = diffusion.sample(denoiser, noise, 1).latents
+        made = denoiser.latents(diffusion.sample(denoiser, noise, self.config.sampling_steps).latents)
         chosen = torch.rand(rows, frames, generator=generator).to(device) < 0.5
         chosen = chosen & clip.frame_valid[:rows] & (torch.arange(frames, device=device) > 0)
         return torch.where(chosen[..., None, None], made, real)
@@ -191,7 +188,7 @@ class DiTDynamics(nn.Module):
         visible = band(frames, self.config.window, device) & present[:, None, :]
         tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
         condition = self.dit.condition(tau, None, actions, has_action)
-        output = self.dit(self.inputs(context, previous, tau), condition, None, positions, None, visible)
+        output = self.dit(self.context_inputs(context, previous), condition, None, positions, None, visible)
         slots = self.config.window - 1
         kept = min(frames, slots)
         ring = output.memory.new_zeros(*output.memory.shape[:5], slots, output.memory.shape[-1])
@@ -233,7 +230,8 @@ class DiTDynamics(nn.Module):
             state.filled[:, None],
         )
         drawn = diffusion.sample(denoiser, noise[:, :1], sampling_steps)
-        return self._advance(state, self.scale.clamp(drawn.latents), actions, noise[:, 1:], drawn.movement[:, 0])
+        latents = self.scale.clamp(denoiser.latents(drawn.latents))
+        return self._advance(state, latents, actions, noise[:, 1:], drawn.movement[:, 0])
 
     def observe(self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor) -> tuple[DiTState, Outcome]:
         """The same update with a real frame: latents (B, N, D), actions (B, A), noise (B, 2, N, D)."""
@@ -249,7 +247,7 @@ class DiTDynamics(nn.Module):
         has_action = torch.ones_like(tau, dtype=torch.bool)
         condition = self.dit.condition(tau, None, actions[:, None], has_action)
         output = self.dit(
-            self.inputs(context, state.previous[:, None], tau),
+            self.context_inputs(context, state.previous[:, None]),
             condition,
             None,
             self._positions(state),
@@ -262,18 +260,21 @@ class DiTDynamics(nn.Module):
         advanced = replace(state, previous=context[:, 0], belief=output.belief[:, 0], clock=state.clock + 1)
         return advanced, Outcome(latents[:, 0], output.belief[:, 0], reward, termination, uncertainty)
 
-    def prior(self, previous: Tensor) -> diffusion.Prior:
+    def expectation(self, previous: Tensor) -> Expectation:
         """What is expected of latents (B, T, N, D) from their predecessors with context noise, same shape."""
-        return self.scale.prior(previous, self.config.context_noise)
+        return self.scale.expectation(previous, self.config.context_noise)
 
-    def inputs(self, latents: Tensor, previous: Tensor, tau: Tensor) -> Tensor:
-        """What the network reads of noisy latents and their predecessors, both (B, T, N, D): (B, T, N, 3D).
+    def context_inputs(self, context: Tensor, previous: Tensor) -> Tensor:
+        """What the context pass reads of frames with context noise and their predecessors, (B, T, N, D): (B, T, N, 3D).
 
-        The third part is the change in standard deviations: where frames move by a hundredth of their range, motion
+        The third part is the innovation in standard deviations: where frames move by a hundredth of their range, motion
         would else be lost in the rounding of bf16. First frames have no predecessor, so it is bounded.
         """
-        innovation = self.prior(previous).innovation(latents, tau).clamp(-INNOVATION_BOUND, INNOVATION_BOUND)
-        return torch.cat([latents, previous, innovation], dim=-1)
+        expected = self.expectation(previous)
+        signal = 1 - self.config.context_noise
+        tau = torch.full(context.shape[:2], signal, device=context.device)
+        innovation = diffusion.Prior(expected.spread).normalised(context - signal * expected.mean, tau)
+        return torch.cat([context, previous, innovation.clamp(-INNOVATION_BOUND, INNOVATION_BOUND)], dim=-1)
 
     def _positions(self, state: DiTState) -> Tensor:
         return torch.tensor([state.clock % (2 * self.config.window)], device=state.belief.device)
@@ -285,7 +286,12 @@ class DiTDynamics(nn.Module):
 
 @dataclass(frozen=True)
 class _Denoiser:
-    """The denoising pass as the callable that `worldsim.diffusion` takes."""
+    """The denoising pass as the callable that `worldsim.diffusion` takes, on innovations.
+
+    What is denoised is not the frame but what it adds to the best linear guess from the frame before, at unit scale. So
+    pure noise is as large as the surprise it stands for, and one or two denoising steps choose among possible futures
+    instead of spending themselves on finding the present again.
+    """
 
     dynamics: DiTDynamics
     previous: Tensor
@@ -295,13 +301,30 @@ class _Denoiser:
     positions: Tensor
     memory: Tensor
     visible: Tensor
+    expected: Expectation = field(init=False)
+    prior: diffusion.Prior = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "expected", self.dynamics.expectation(self.previous))
+        object.__setattr__(self, "prior", diffusion.Prior(self.expected.spread / self.dynamics.scale.innovation))
 
     def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
-        dynamics = self.dynamics
+        """Noisy innovations (B, T, N, D) -> clean ones."""
+        dynamics, mean = self.dynamics, self.expected.mean
         condition = dynamics.dit.condition(tau, step_size, self.actions, self.has_action)
-        inputs = dynamics.inputs(noisy, self.previous, tau)
+        place = tau[..., None, None] * mean + dynamics.scale.innovation * noisy
+        bounded = self.prior.normalised(noisy, tau).clamp(-INNOVATION_BOUND, INNOVATION_BOUND)
+        inputs = torch.cat([place, self.previous, bounded], dim=-1)
         output = dynamics.dit(inputs, condition, self.past_belief, self.positions, self.memory, self.visible)
-        return dynamics.prior(self.previous).clean_estimate(noisy, output.latents, tau)
+        return self.prior.clean_estimate(noisy, output.latents, tau)
+
+    def innovation(self, latents: Tensor) -> Tensor:
+        """What frames add to what is expected of them, in units of its root mean square, (B, T, N, D)."""
+        return (latents - self.expected.mean) / self.dynamics.scale.innovation
+
+    def latents(self, innovation: Tensor) -> Tensor:
+        """The inverse of `innovation`."""
+        return self.expected.mean + self.dynamics.scale.innovation * innovation
 
 
 def _shift(frames: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class DynamicsLearner:
         chosen = np.random.default_rng(seed).permutation(store.indices("train"))[:SCALE_EPISODES]
         some = [torch.from_numpy(latents[int(i)].astype(np.float32)) for i in chosen]
         if begin_with is None:
-            self.model.scale.fit(some)
+            self.model.scale.fit(some, config.context_noise)
         else:
             self.model.load_state_dict(begin_with.state_dict())
             self.model.scale.widen(some)

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from worldsim.diffusion import Prior
-
 SMALLEST_STD = 0.05  # in raw latents, from -1 to 1: what varies less is below the noise that the decoder bears
 SMALLEST_SPREAD = 0.05  # of what never changes: what is left for the surprises of a longer run
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What is expected of a frame from the one before it. mean: (..., N, D), spread around it: (N, D), unit-scale."""
+
+    mean: Tensor
+    spread: Tensor
 
 
 class LatentScale(nn.Module):
@@ -21,7 +28,8 @@ class LatentScale(nn.Module):
     latents carry the same noise in the tokenizer's training, so a number that varies little means little.
 
     std: (N, D), of raw latents, everywhere the same. deviation: (N, D), of unit-scale latents; its mean square is 1.
-    persistence: (N, D) in [0, 1], correlation with the frame before. low, high: (N, D), bounds of unit-scale latents,
+    persistence: (N, D) in [0, 1], correlation with the frame before. innovation: (), root mean square of what a frame
+    adds to what is expected of it (`expectation`), the unit in which frames are denoised. low, high: (N, D), bounds of unit-scale latents,
     so that a dream cannot leave the range in which the decoder was trained.
     """
 
@@ -29,6 +37,7 @@ class LatentScale(nn.Module):
     std: Tensor
     deviation: Tensor
     persistence: Tensor
+    innovation: Tensor
     low: Tensor
     high: Tensor
 
@@ -39,11 +48,12 @@ class LatentScale(nn.Module):
         self.register_buffer("std", torch.ones(shape))
         self.register_buffer("deviation", torch.ones(shape))
         self.register_buffer("persistence", torch.zeros(shape))
+        self.register_buffer("innovation", torch.ones(()))
         self.register_buffer("low", torch.full(shape, -10.0))
         self.register_buffer("high", torch.full(shape, 10.0))
 
     @torch.no_grad()
-    def fit(self, episodes: Sequence[Tensor]) -> None:
+    def fit(self, episodes: Sequence[Tensor], context_noise: float) -> None:
         """Measure raw latents, (T, N, D) for each episode."""
         flat = torch.cat(list(episodes)).float()  # (sum of T, N, D)
         self.mean.copy_(flat.mean(0))
@@ -54,6 +64,8 @@ class LatentScale(nn.Module):
         # Of pairs with variance v and correlation r, the mean square difference is 2 v (1 - r).
         variance = self.deviation.square().clamp(min=SMALLEST_SPREAD**2)
         self.persistence.copy_((1 - changes.square().mean(0) / (2 * variance)).clamp(0, 1))
+        spread = self.expectation(torch.zeros_like(self.mean), context_noise).spread
+        self.innovation.copy_(spread.square().mean().sqrt())
         self.low.copy_(unit.amin(0))
         self.high.copy_(unit.amax(0))
 
@@ -64,7 +76,7 @@ class LatentScale(nn.Module):
         self.low.copy_(torch.minimum(self.low, flat.amin(0)))
         self.high.copy_(torch.maximum(self.high, flat.amax(0)))
 
-    def prior(self, previous: Tensor, context_noise: float) -> Prior:
+    def expectation(self, previous: Tensor, context_noise: float) -> Expectation:
         """The best linear guess of unit-scale latents from those of the frame before.
 
         previous: (..., N, D), with the noise level 1 - `context_noise`.
@@ -73,7 +85,7 @@ class LatentScale(nn.Module):
         variance = self.deviation.square()
         kept = self.persistence * signal * variance / (signal**2 * variance + noise**2)  # the regression coefficient
         left = variance * (1 - kept * self.persistence * signal)
-        return Prior(kept * previous, left.clamp(min=SMALLEST_SPREAD**2).sqrt())
+        return Expectation(kept * previous, left.clamp(min=SMALLEST_SPREAD**2).sqrt())
 
     def to_unit(self, latents: Tensor) -> Tensor:
         """Raw -> unit scale, (..., N, D)."""

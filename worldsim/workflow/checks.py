@@ -39,7 +39,7 @@ AT_LEAST: dict[str, float] = {
     "dynamics.time_every": 1,
     "dynamics.registers": 1,
     "dynamics.belief_size": 1,
-    "dynamics.finest_steps": 2,
+    "dynamics.finest_steps": 1,
     "dynamics.sampling_steps": 1,
     "dynamics.change_weight": 0,
     "dynamics.reward_weight": 0,
