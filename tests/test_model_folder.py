@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.worlds import tiny_world
+from worldsim.dream import DreamVectorEnv
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model, save_model
 from worldsim.world_model import row_generator
@@ -31,6 +32,22 @@ def test_it_comes_back_as_it_was(folder: Path) -> None:
         dreams.append(step)
     assert torch.equal(dreams[0].latents, dreams[1].latents)
     assert torch.equal(dreams[0].reward, dreams[1].reward)
+
+
+def test_its_temperature_comes_back_and_is_the_default_of_its_dreams(tmp_path: Path) -> None:
+    model = tiny_world()
+    model.temperature = 0.0
+    save_model(model, tmp_path / "model")
+    loaded = load_model(tmp_path / "model")
+    assert loaded.temperature == DreamVectorEnv(loaded, 1).temperature == 0.0
+    assert DreamVectorEnv(loaded, 1, temperature=1.5).temperature == 1.5
+
+    def dream(temperature: float | None) -> torch.Tensor:
+        state = loaded.start_from(loaded.start_contexts.rows(torch.arange(1)), [row_generator(0)])
+        return loaded.step(state, torch.tensor([0]), temperature=temperature)[1].latents
+
+    assert torch.equal(dream(None), dream(0.0))
+    assert not torch.equal(dream(None), dream(1.0))
 
 
 def test_nothing_in_it_is_pickled(folder: Path) -> None:

@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     dream.add_argument("model", help=model_help)
     dream.add_argument("--steps", type=int, default=500, help="length of the dream (default: 500)")
     dream.add_argument("--seed", type=int, default=0, help="the same seed dreams the same dream (default: 0)")
-    dream.add_argument("--temperature", type=float, default=1.0, help="variance of the noise, 0 or more (default: 1)")
+    dream.add_argument("--temperature", type=float, help="variance of the noise, 0 or more (default: the model's own)")
     dream.add_argument("--random", action="store_true", help="random actions even if the model has a policy")
     dream.add_argument("--out", type=Path, default=Path("dream.mp4"), help="default: dream.mp4")
     dream.set_defaults(command=_dream)

@@ -46,8 +46,8 @@ def corrupt(clean: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
 def draw_flow_levels(batch: int, frames: int, finest_steps: int, generator: torch.Generator) -> NoiseLevels:
     """A noise level per frame (diffusion forcing, arXiv 2407.01392), uniform over those at which a sampler asks.
 
-    With `finest_steps` K they are 0, 1 / K, ..., (K - 1) / K. So pure noise, where every sampling begins, is one training
-    sample in K; with K = 1 it is all of them, and the model a regression, which suits a deterministic world.
+    With `finest_steps` K they are 0, 1 / K, ..., (K - 1) / K. So pure noise, where every sampling begins, is one
+    training sample in K; with K = 1 it is all of them, and the model a regression to the mean of what may come.
     """
     tau = torch.randint(finest_steps, (batch, frames), generator=generator) / finest_steps
     return NoiseLevels(tau, torch.full_like(tau, 1.0 / finest_steps))

@@ -66,7 +66,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
         *,
         observation: str = "pixels",
         max_episode_steps: int | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         sampling_steps: int | None = None,
         start_contexts: StartContexts | None = None,
         start: str = "anywhere",
@@ -79,14 +79,15 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
 
         observation: "pixels", "latent", "belief" or "features" (flat latents and belief). max_episode_steps: truncate
         here; None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
-        start_contexts: other contexts than the model's own.
+        start_contexts: other contexts than the model's own. temperature: variance of the sampler's noise; None: the
+        model's own.
         """
         if not isinstance(model, WorldModel):
             chosen = choose_device(device)
             model = load_model(model, device=chosen, dtype=choose_precision(precision, chosen))
         if num_envs < 1:
             raise UserError(f"num_envs={num_envs}: expected at least 1")
-        if not temperature >= 0:
+        if temperature is not None and not temperature >= 0:
             raise UserError(f"temperature={temperature}: expected 0 or more")
         if start not in ("anywhere", "episode_start"):
             raise UserError(f"start={start!r}: expected 'anywhere' or 'episode_start'")
@@ -95,7 +96,8 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
         self.model = model
         self.num_envs = num_envs
         self.observation = observation
-        self.temperature, self.sampling_steps = temperature, sampling_steps
+        self.temperature = model.temperature if temperature is None else temperature
+        self.sampling_steps = sampling_steps
         self.max_episode_steps = max_episode_steps or model.spec.max_episode_steps
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = render_mode
@@ -258,7 +260,7 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
         *,
         observation: str = "pixels",
         max_episode_steps: int | None = None,
-        temperature: float = 1.0,
+        temperature: float | None = None,
         sampling_steps: int | None = None,
         start_contexts: StartContexts | None = None,
         start: str = "anywhere",

@@ -77,6 +77,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
                 "env": model.spec.to_dict(),
                 "tokenizer": asdict(model.tokenizer.config),
                 "dynamics": asdict(model.dynamics.config),
+                "temperature": model.temperature,
                 "training": model.training,
             },
         )
@@ -92,6 +93,7 @@ def load_model(
         spec = EnvSpec.from_dict(config["env"])
         tokenizer_config = from_dict(TokenizerConfig, config["tokenizer"], f"{folder}/config.json")
         dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
+        temperature = float(config.get("temperature", 1.0))
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
     tokenizer = build_tokenizer(tokenizer_config, spec.frame_shape)
@@ -106,7 +108,14 @@ def load_model(
             raise UserError(f"{path} does not fit {folder / 'config.json'}: {reason}; fetch the model again") from None
     contexts = StartContexts(**_load_tensors(folder / "start_contexts.safetensors"))
     return WorldModel(
-        spec, tokenizer, dynamics, contexts, device=device, dtype=dtype, training=config.get("training", {})
+        spec,
+        tokenizer,
+        dynamics,
+        contexts,
+        device=device,
+        dtype=dtype,
+        temperature=temperature,
+        training=config.get("training", {}),
     )
 
 
@@ -158,6 +167,7 @@ def _model_card(model: WorldModel) -> str:
         f"- Actions: {', '.join(spec.action_meanings)}",
         f"- Frames per second of the real environment: {spec.frames_per_second:g}",
         f"- Environment settings: `{json.dumps(spec.settings)}`",
+        f"- Temperature of its dreams: {model.temperature:g}",
         f"- Start contexts: {len(model.start_contexts)}, from training episodes only",
         "",
         "## Training",

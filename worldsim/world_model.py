@@ -67,9 +67,13 @@ class WorldModel:
         *,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        temperature: float = 1.0,
         training: dict[str, Any] | None = None,
     ) -> None:
-        """Takes over both networks and casts them to `dtype`. training: figures for the model card."""
+        """Takes over both networks and casts them to `dtype`.
+
+        temperature: of its dreams unless a caller asks for another. training: figures for the model card.
+        """
         self.spec = spec
         self.device, self.dtype = torch.device(device), dtype
         self.tokenizer = tokenizer.to(self.device).requires_grad_(False).eval()
@@ -77,6 +81,7 @@ class WorldModel:
         for network in (self.tokenizer, self.dynamics.dit, self.dynamics.head):
             _cast_weights(network, dtype)
         self.start_contexts = start_contexts
+        self.temperature = temperature
         self.training = training or {}
 
     @property
@@ -140,11 +145,11 @@ class WorldModel:
 
     @torch.inference_mode()
     def step(
-        self, state: WorldState, actions: Tensor, *, temperature: float = 1.0, sampling_steps: int | None = None
+        self, state: WorldState, actions: Tensor, *, temperature: float | None = None, sampling_steps: int | None = None
     ) -> tuple[WorldState, DreamStep]:
         """Dream one frame. actions: (B,) int64 or (B, A) float32. `temperature` scales the variance of the noise."""
         noise = self._draw(state.generators, 2)
-        noise[:, 0] *= temperature**0.5
+        noise[:, 0] *= (self.temperature if temperature is None else temperature) ** 0.5
         features = action_features(self.spec, actions.to(self.device))
         steps = sampling_steps or self.dynamics.config.sampling_steps
         dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps)

@@ -10,7 +10,7 @@ from worldsim import diffusion
 from worldsim.dynamics.attention import Rotary, time_angles
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit import Block
-from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, band
+from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, _Denoiser, band
 from worldsim.dynamics.protocol import LatentClip
 
 TOKENS, CHANNELS, ACTIONS, WINDOW = 3, 5, 2, 4
@@ -75,6 +75,21 @@ def test_the_cache_equals_the_full_history_far_beyond_the_window(start_frames: i
     rest = slice(start_frames, frames)
     beliefs = observe_all(dynamics, state, latents[:, rest], actions[:, rest], noise[:, rest])
     assert torch.allclose(beliefs, expected[:, rest], atol=1e-5)
+
+
+def test_innovations_lead_back_to_latents() -> None:
+    """What is denoised is the frame less what is expected of it, in units of the usual surprise."""
+    dynamics = trained_looking()
+    dynamics.scale.innovation.fill_(0.3)
+    latents, actions, present, _, _ = random_history(2, 3)
+    previous = torch.randn_like(latents)
+    denoiser = _Denoiser(
+        dynamics, previous, actions, present, torch.zeros(2, 3, 6), torch.arange(3), torch.empty(0), torch.empty(0)
+    )
+    innovation = denoiser.innovation(latents)
+    assert torch.allclose(denoiser.latents(innovation), latents, atol=1e-5)
+    expected = dynamics.expectation(previous).mean
+    assert torch.allclose(0.3 * innovation, latents - expected, atol=1e-5)
 
 
 def test_the_future_does_not_reach_back() -> None:
@@ -203,7 +218,13 @@ def moving_clip(batch: int, frames: int, generator: torch.Generator) -> LatentCl
 def test_it_learns_a_world_that_obeys_actions() -> None:
     torch.manual_seed(0)
     config = DynamicsConfig(
-        size="debug", window=WINDOW, clip_frames=8, belief_size=8, sampling_steps=2, self_context_fraction=0.25
+        size="debug",
+        window=WINDOW,
+        clip_frames=8,
+        belief_size=8,
+        shortcut_fraction=0.25,
+        sampling_steps=2,
+        self_context_fraction=0.25,
     )
     dynamics = DiTDynamics(config, TOKENS, CHANNELS, (1, TOKENS), ACTIONS)
     optimizer = torch.optim.AdamW(dynamics.parameters(), lr=4e-3)

@@ -145,7 +145,9 @@ class Oracle:
     def start_episode(self, frames: Tensor, generators: Any) -> OracleState:
         return OracleState(self.where(self.encode(frames)))
 
-    def step(self, state: OracleState, actions: Tensor, *, temperature: float = 1.0) -> tuple[OracleState, DreamStep]:
+    def step(
+        self, state: OracleState, actions: Tensor, *, temperature: float | None = None
+    ) -> tuple[OracleState, DreamStep]:
         moved = (state.position + actions - 1).clamp(0, EDGE)
         latents = self.encode(torch.from_numpy(np.stack([picture(int(position)) for position in moved])))
         ended = (moved == EDGE).float()
@@ -169,5 +171,7 @@ class Oracle:
 class BlindOracle(Oracle):
     """Dreams what comes when nobody acts."""
 
-    def step(self, state: OracleState, actions: Tensor, *, temperature: float = 1.0) -> tuple[OracleState, DreamStep]:
+    def step(
+        self, state: OracleState, actions: Tensor, *, temperature: float | None = None
+    ) -> tuple[OracleState, DreamStep]:
         return super().step(state, torch.ones_like(actions))

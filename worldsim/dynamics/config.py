@@ -32,8 +32,9 @@ class DynamicsConfig:
     size: a key of SIZES. window: frames a time layer sees, itself included. clip_frames: length of training clips
     (longer than the window, so that training meets a full window). time_every: every n-th layer also attends over
     time. registers: extra tokens per frame; the first carries the belief. belief_size: width of the belief vector.
-    context_noise: 1 - tau of the frames in memory. finest_steps: a power of two, the finest sampling schedule trained.
-    shortcut_fraction: share of rows trained on larger steps. sampling_steps: steps used in dreams. change_weight,
+    context_noise: 1 - tau of the frames in memory. finest_steps: a power of two, the finest sampling schedule trained;
+    with 1 a dream shows the mean of what may come, which soon is no possible frame. shortcut_fraction: share of rows
+    trained on larger steps; without any, dreams take the finest. sampling_steps: steps used in dreams. change_weight,
     change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame / change_scale, 0, 1),
     so that small moving things count. self_context_fraction: share of rows whose memory holds frames that the model
     made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight:
@@ -47,9 +48,9 @@ class DynamicsConfig:
     registers: int = 1
     belief_size: int = 128
     context_noise: float = 0.1
-    finest_steps: int = 8
-    shortcut_fraction: float = 0.25
-    sampling_steps: int = 2
+    finest_steps: int = 4
+    shortcut_fraction: float = 0.0
+    sampling_steps: int = 4
     change_weight: float = 6.0
     change_scale: float = 0.5
     self_context_fraction: float = 0.0
@@ -58,7 +59,7 @@ class DynamicsConfig:
     steps: int = 10_000
     batch_clips: int = 16
     optimizer: str = "muon"  # a key of worldsim.optimization.OPTIMIZERS
-    learning_rate: float = 1e-3
+    learning_rate: float = 5e-3
     weight_decay: float = 0.01
     warmup_steps: int = 200
     ema_decay: float = 0.999

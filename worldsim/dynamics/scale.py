@@ -29,8 +29,8 @@ class LatentScale(nn.Module):
 
     std: (N, D), of raw latents, everywhere the same. deviation: (N, D), of unit-scale latents; its mean square is 1.
     persistence: (N, D) in [0, 1], correlation with the frame before. innovation: (), root mean square of what a frame
-    adds to what is expected of it (`expectation`), the unit in which frames are denoised. low, high: (N, D), bounds of unit-scale latents,
-    so that a dream cannot leave the range in which the decoder was trained.
+    adds to what is expected of it (`expectation`), the unit in which frames are denoised. low, high: (N, D), bounds of
+    unit-scale latents, so that a dream cannot leave the range in which the decoder was trained.
     """
 
     mean: Tensor

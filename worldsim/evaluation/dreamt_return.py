@@ -60,7 +60,7 @@ def score_in_dream(
     seed: int,
     observation: str = "features",
     max_episode_steps: int | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     start_contexts: StartContexts | None = None,
     rows_at_once: int = 64,
     progress: str | None = None,
@@ -91,5 +91,9 @@ def score_in_dream(
         returns=np.concatenate([group.returns for group in groups]).tolist(),
         seeds=list(range(seed, seed + episodes)),
         lengths=np.concatenate([group.lengths for group in groups]).tolist(),
-        details={"terminated": terminated, "max_episode_steps": cap, "temperature": temperature},
+        details={
+            "terminated": terminated,
+            "max_episode_steps": cap,
+            "temperature": model.temperature if temperature is None else temperature,
+        },
     )

@@ -37,7 +37,7 @@ def write_pictures(
     act: Act | None = None,
     observation: str = "features",
     agent_frames: Frames | None = None,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     long_dream_steps: int = 500,
     seed: int = 0,
 ) -> list[Path]:
@@ -71,7 +71,7 @@ def write_real_beside_dream(
     starts: int = 6,
     steps: int = 64,
     context_frames: int = 8,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
     split: str = "held_out",
 ) -> Path:
@@ -101,7 +101,7 @@ def write_long_dream(
     act: Act | None = None,
     observation: str = "features",
     steps: int = 500,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
 ) -> Path:
     """One dream of `steps` steps from an episode's first frame, with nothing real after it.
@@ -135,7 +135,7 @@ def write_grid(
     *,
     starts: int = 4,
     steps: Sequence[int] = HORIZONS,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
     split: str = "held_out",
 ) -> Path:
@@ -151,7 +151,7 @@ def draw_grid(
     starts: int = 4,
     steps: Sequence[int] = HORIZONS,
     context_frames: int = 8,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     seed: int = 0,
     split: str = "held_out",
 ) -> Frames:

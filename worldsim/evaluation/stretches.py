@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
-from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_model import WorldModel, WorldState, row_generator
 
 FRAMES_AT_ONCE = 256  # through the tokenizer
 
@@ -123,13 +123,25 @@ def read_stretches(
     )
 
 
+def start_dreams(model: WorldModel, stretches: Stretches, rows: slice = slice(None), *, seed: int = 0) -> WorldState:
+    """The state after the context frames of `rows`; the first of them draws from the generator of `seed`."""
+    context = slice(0, stretches.context_frames)
+    present = stretches.present[rows, context]
+    latents = encode(model, stretches.frames[rows, context])
+    latents = latents * present.to(latents.device)[..., None, None]
+    generators = [row_generator(seed + row) for row in range(len(present))]
+    return model.start(
+        latents, stretches.actions[rows, context], stretches.has_action[rows, context], present, generators
+    )
+
+
 def dream_along(
     model: WorldModel,
     stretches: Stretches,
     actions: Tensor | None = None,
     *,
     seed: int = 0,
-    temperature: float = 1.0,
+    temperature: float | None = None,
     rows_at_once: int = 64,
 ) -> Tensor:
     """Unit-scale latents (B, K, N, D) dreamt from the context frames along `actions` (B, K[, A]); None: the real ones.
@@ -137,17 +149,10 @@ def dream_along(
     Row i draws from the generator of `seed + i`: the same seed with other actions meets the same noise.
     """
     actions = stretches.future_actions if actions is None else actions
-    context = slice(0, stretches.context_frames)
     dreams = []
     for first in range(0, len(stretches), rows_at_once):
         rows = slice(first, first + rows_at_once)
-        present = stretches.present[rows, context]
-        latents = encode(model, stretches.frames[rows, context])
-        latents = latents * present.to(latents.device)[..., None, None]
-        generators = [row_generator(seed + first + row) for row in range(len(present))]
-        state = model.start(
-            latents, stretches.actions[rows, context], stretches.has_action[rows, context], present, generators
-        )
+        state = start_dreams(model, stretches, rows, seed=seed + first)
         steps = []
         for t in range(actions.shape[1]):
             state, step = model.step(state, actions[rows, t], temperature=temperature)

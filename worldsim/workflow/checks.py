@@ -138,6 +138,16 @@ def _check_fit(config: RunConfig) -> None:
     _require(
         "dynamics.sampling_steps", steps, steps <= finest and steps & (steps - 1) == 0, f"a power of two up to {finest}"
     )
+    shortcut = dynamics.shortcut_fraction
+    if finest == 1:
+        _require("dynamics.shortcut_fraction", shortcut, shortcut == 0, "0, because finest_steps=1 has no larger steps")
+    if shortcut == 0:
+        _require(
+            "dynamics.sampling_steps",
+            steps,
+            steps == finest,
+            f"{finest} (finest_steps), because shortcut_fraction=0 trains no larger steps",
+        )
 
 
 def _require(name: str, value: Any, holds: bool, expected: str) -> None:

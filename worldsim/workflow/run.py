@@ -63,7 +63,7 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
         with clock.measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
         with clock.measure(f"round {number}: world model"):
-            stages.save_world_model(config, folder, number, store, latents, tokenizer, learner)
+            stages.save_world_model(config, folder, number, store, latents, tokenizer, learner, machine)
         if until == "dynamics" and number == config.rounds - 1:
             return None
         with clock.measure(f"round {number}: agent"):

@@ -18,14 +18,14 @@ VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
 
 
 def dream_video(
-    name_or_folder: str, out: Path, *, steps: int, seed: int, temperature: float, random_actions: bool
+    name_or_folder: str, out: Path, *, steps: int, seed: int, temperature: float | None, random_actions: bool
 ) -> None:
     """A pure dream of `steps` frames as mp4, played by the model's policy if it has one."""
     if steps < 1:
         raise UserError(f"steps={steps}: expected at least 1")
     if seed < 0:
         raise UserError(f"seed={seed}: expected at least 0")
-    if not 0 <= temperature < math.inf:
+    if temperature is not None and not 0 <= temperature < math.inf:
         raise UserError(f"temperature={temperature}: expected 0 or more")
     if out.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"--out {out}: expected a video file that ends in {' or '.join(VIDEO_SUFFIXES)}")

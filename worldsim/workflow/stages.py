@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.errors import UserError
+from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.model_folder import load_model, save_model
 from worldsim.rollouts import StickyRandom
 from worldsim.start_contexts import draw_contexts
@@ -205,6 +207,7 @@ def save_world_model(
     latents: LatentCache,
     tokenizer: VitTokenizer | PixelTokenizer,
     learner: DynamicsLearner,
+    machine: Machine,
 ) -> Path:
     """Everything needed to dream, in one folder; returns it. A whole folder with these weights is left as it is."""
     folder = round_folders(run, round_number).world_model
@@ -228,7 +231,16 @@ def save_world_model(
         "dynamics steps in each round": config.dynamics.steps,
         **{name: round(value, 5) for name, value in learner.evaluate().items()},
     }
-    save_model(WorldModel(store.spec, tokenizer, learner.average, contexts, training=training), folder)
+    temperature = config.dream.temperature
+    if config.dream.calibrate_temperature:
+        # Copies: a world model casts its networks to the precision in which it dreams.
+        networks = copy.deepcopy((tokenizer, learner.average))
+        dreaming = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
+        found = calibrate_temperature(dreaming, store)
+        temperature = found.temperature
+        training["endings per step, real and dreamt"] = f"{found.hazard_observed:.5f}, {found.hazard_dreamt:.5f}"
+    model = WorldModel(store.spec, tokenizer, learner.average, contexts, temperature=temperature, training=training)
+    save_model(model, folder)
     return folder
 
 
@@ -256,7 +268,6 @@ def train_agent(
         config.dream.num_envs,
         observation="features",
         max_episode_steps=config.dream.max_episode_steps,
-        temperature=config.dream.temperature,
         start_contexts=draw_contexts(
             store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
         ),
@@ -275,5 +286,6 @@ def train_agent(
         checkpoint_seconds=config.checkpoint_seconds,
     )
     with explained("save the policy", folders.policy):
-        save_policy(learner.policy, folders.policy, notes={"env": store.spec.id, "rounds": round_number + 1})
+        notes = {"env": store.spec.id, "rounds": round_number + 1, "greedy": config.evaluate.greedy}
+        save_policy(learner.policy, folders.policy, notes=notes)
     return learner.policy

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from worldsim import envs
-from worldsim.agents.policy_io import load_policy
+from worldsim.agents.policy_io import load_policy, read_policy_config
 from worldsim.config import from_dict
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
@@ -84,7 +84,8 @@ def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed
     store = EpisodeStore.open(episodes_folder) if episodes_folder.is_dir() else None
     device = choose_device("auto")
     machine = Machine(device, choose_precision("auto", device))
-    settings = EvaluateConfig(episodes=episodes, seed=seed, dream_episodes=episodes)
+    greedy = bool(read_policy_config(folder / "policy")["notes"].get("greedy", False))
+    settings = EvaluateConfig(episodes=episodes, seed=seed, dream_episodes=episodes, greedy=greedy)
     verdict = _judge(folder, settings, machine, store, dict, {})
     verdict.write(out)
     print_verdict(verdict)

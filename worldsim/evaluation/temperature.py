@@ -1,0 +1,69 @@
+"""The temperature at which dreams are as dangerous as reality.
+
+A sampler of few steps prefers what is likely. What is rare but decides (a fireball is thrown) happens too seldom in
+its dreams, and an agent learns there that nothing can happen. More noise than the model was trained with makes the
+rare more frequent again (Ha & Schmidhuber 2018 raise the temperature so that agents cannot exploit the dream). How much
+more is not guessed here but measured: dreams along recorded actions are to end as often as the recorded episodes did.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from worldsim.data.store import EpisodeStore
+from worldsim.evaluation.stretches import Stretches, draw_stretches, start_dreams
+from worldsim.world_model import WorldModel
+
+TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+STARTS, HORIZON = 96, 32
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """temperature: one of TEMPERATURES. hazards: probability of an ending per step, in reality and in dreams at it."""
+
+    temperature: float
+    hazard_observed: float
+    hazard_dreamt: float
+
+
+def calibrate_temperature(
+    model: WorldModel, store: EpisodeStore, *, seed: int = 0, starts: int = STARTS, horizon: int = HORIZON
+) -> Calibration:
+    """The lowest of TEMPERATURES at which dreams end at least as often as episodes do; the highest if none is.
+
+    Dreams follow held-out episodes. The observed rate is that of all episodes of the store, which are real data that
+    was paid for anyway. Hazards rise with the temperature, so a search by halves finds the place.
+    """
+    stretches = draw_stretches(
+        store, starts, horizon=horizon, context_frames=min(8, model.dynamics.config.window), seed=seed
+    )
+    ended = sum(int(store.steps(i)["terminated"].sum()) for i in range(len(store)))
+    observed = ended / int(store.lengths.sum())
+    measured: dict[float, float] = {}
+
+    def deadly(index: int) -> bool:
+        measured[TEMPERATURES[index]] = dreamt_hazard(model, stretches, TEMPERATURES[index], seed=seed)
+        return measured[TEMPERATURES[index]] >= observed
+
+    low, high = 0, len(TEMPERATURES) - 1
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if deadly(middle) else (middle + 1, high)
+    found = TEMPERATURES[low]
+    if found not in measured:
+        deadly(low)
+    return Calibration(found, observed, measured[found])
+
+
+def dreamt_hazard(model: WorldModel, stretches: Stretches, temperature: float, *, seed: int = 0) -> float:
+    """Mean predicted probability of an ending per step, of dreams along the real actions while these went on."""
+    state = start_dreams(model, stretches, seed=seed)
+    actions, present = stretches.future_actions, stretches.future_present.numpy()
+    hazards = np.zeros(present.shape)
+    for t in range(stretches.horizon):
+        state, step = model.step(state, actions[:, t], temperature=temperature)
+        hazards[:, t] = step.termination_probability.float().cpu().numpy()
+    return float(hazards[present].mean())
