@@ -238,7 +238,8 @@ def save_world_model(
         dreaming = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
         found = calibrate_temperature(dreaming, store)
         temperature = found.temperature
-        training["endings per step, real and dreamt"] = f"{found.hazard_observed:.5f}, {found.hazard_dreamt:.5f}"
+        training["endings per step, real"] = round(found.hazard_observed, 5)
+        training["endings per step, dreamt"] = round(found.hazard_dreamt, 5)
     model = WorldModel(store.spec, tokenizer, learner.average, contexts, temperature=temperature, training=training)
     save_model(model, folder)
     return folder
