@@ -24,3 +24,10 @@ def test_bfloat16_stays_bfloat16_and_close() -> None:
     tokens = torch.randn(5, 64).bfloat16()
     assert rms_norm(tokens).dtype == torch.bfloat16
     assert torch.allclose(rms_norm(tokens).float(), F.rms_norm(tokens.float(), (64,)), atol=0.03)
+
+
+def test_without_gradients_it_is_the_same_bit_for_bit() -> None:
+    tokens = torch.randn(5, 64, requires_grad=True)
+    with torch.no_grad():
+        alone = rms_norm(tokens)
+    assert torch.equal(alone, rms_norm(tokens))

@@ -20,9 +20,7 @@ class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, tokens: Tensor) -> Tensor:
         """tokens (..., M) -> (..., M)."""
-        precise = torch.promote_types(tokens.dtype, torch.float32)
-        length = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=precise)
-        scale = (length.square() / tokens.shape[-1] + EPSILON).rsqrt().to(tokens.dtype)
+        scale = _inverse_length(tokens)
         normal = tokens * scale
         context.save_for_backward(normal, scale)
         return normal
@@ -35,7 +33,15 @@ class _RMSNorm(torch.autograd.Function):
         return torch.addcmul(gradient, normal, along, value=-1).mul_(scale)
 
 
+def _inverse_length(tokens: Tensor) -> Tensor:
+    precise = torch.promote_types(tokens.dtype, torch.float32)
+    length = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=precise)
+    return (length.square() / tokens.shape[-1] + EPSILON).rsqrt().to(tokens.dtype)
+
+
 def rms_norm(tokens: Tensor) -> Tensor:
     """Tokens (..., M) at root mean square 1 over the last axis; no gain."""
+    if not torch.is_grad_enabled():  # a dream of one row is made of overhead, and an autograd function is some
+        return tokens * _inverse_length(tokens)
     normal: Tensor = _RMSNorm.apply(tokens)  # type: ignore[no-untyped-call]
     return normal
