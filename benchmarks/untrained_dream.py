@@ -3,8 +3,8 @@
     python -m benchmarks.untrained_dream runs/take_cover --folder runs/untrained_dream
 
 Takes a finished run, keeps its tokenizer, start contexts and agent settings, puts fresh weights in the place of its
-dynamics, trains the agent in that dream for as many updates as the run's last round did, and plays it in the real env
-on the seeds of the run's verdict. The score goes to FOLDER/untrained_dream.json.
+dynamics, trains the agent in that dream, and plays it in the real env on the seeds of the run's verdict. The score goes
+to FOLDER/untrained_dream.json.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from worldsim.agents.policy_io import save_policy
 from worldsim.config import from_dict
 from worldsim.data.actions import action_feature_count
 from worldsim.data.files import write_json
+from worldsim.data.store import EpisodeStore
 from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.evaluation.returns import score_policy
+from worldsim.evaluation.seeds import fresh_seeds
 from worldsim.model_folder import load_model, save_model
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
@@ -38,9 +40,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--folder", type=Path, required=True, help="for the model, the policy and the score")
+    parser.add_argument("--updates", type=int, help="of the agent (default: as many as in the run's last round)")
     arguments = parser.parse_args()
-    config = from_dict(RunConfig, json.loads((arguments.run / "config.json").read_text()), "config.json")
-    verdict = json.loads((arguments.run / "verdict.json").read_text())
+    path = arguments.run / "config.json"
+    config = from_dict(RunConfig, json.loads(path.read_text()), str(path))
     torch.set_num_threads(config.threads or torch.get_num_threads())
 
     folder: Path = arguments.folder / "world_model"
@@ -52,13 +55,19 @@ def main() -> None:
         max_episode_steps=config.dream.max_episode_steps,
     )
     learner = ActorCriticLearner(config.agent, rows, seed=config.seed)
-    fit(learner, steps=config.agent_updates[-1], folder=arguments.folder / "agent", name="agent, untrained dream")
+    fit(
+        learner,
+        steps=arguments.updates or config.agent_updates[-1],
+        folder=arguments.folder / "agent",
+        name="agent, untrained dream",
+    )
     save_policy(learner.policy, folder / "policy")
 
+    used = [entry.seed for entry in EpisodeStore.open(arguments.run / "episodes").entries]
     score = score_policy(
         partial(envs.make, config.env),
         partial(load_dream_trained, folder, folder / "policy", greedy=config.evaluate.greedy, dtype=torch.bfloat16),
-        verdict["agent"]["seeds"],
+        fresh_seeds(config.evaluate.seed, config.evaluate.episodes, used),
         config.evaluate.workers,
         progress="agent in the real env",
     )
