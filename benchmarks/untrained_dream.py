@@ -31,7 +31,7 @@ from worldsim.model_folder import load_model, save_model
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import load_dream_trained
-from worldsim.workflow.verdict import model_with_policy
+from worldsim.workflow.showing import model_folder
 from worldsim.world_model import WorldModel
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(config.threads or torch.get_num_threads())
 
     folder: Path = arguments.folder / "world_model"
-    save_model(forgetful(load_model(model_with_policy(arguments.run)), config.seed), folder)
+    save_model(forgetful(load_model(model_folder(arguments.run)), config.seed), folder)
     rows = DreamVectorEnv(
         load_model(folder, dtype=torch.bfloat16),
         config.dream.num_envs,

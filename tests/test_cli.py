@@ -136,7 +136,6 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "dynamics.learning_rate=-1",
         "dynamics.sampling_steps=3",
         "dynamics.finest_steps=6",
-        "dynamics.finest_steps=1",  # debug trains shortcuts
         "dynamics.shortcut_fraction=0",  # then only the finest steps are trained
         "dynamics.ending_fraction=1.5",
         "dream.num_envs=0",

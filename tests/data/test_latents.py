@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,14 @@ def assert_right(cache: LatentCache, store: EpisodeStore) -> None:
     for i, one in enumerate(store):
         assert cache[i].dtype == np.float16
         np.testing.assert_array_equal(cache[i], one.frames[:, 0, :2, :] / 2)
+
+
+def test_a_shard_collected_anew_is_encoded_anew(store: EpisodeStore) -> None:
+    """Same name, same number of frames, other episodes: found in practice, where it trained on actions of others."""
+    encode(store, FakeTokenizer())
+    shutil.rmtree(store.folder / "shards" / "a")
+    fill(store, "a", episode(7, 15), episode(8, 1))
+    assert_right(encode(store, FakeTokenizer()), store)
 
 
 def test_each_episode_has_its_own_latents(store: EpisodeStore) -> None:

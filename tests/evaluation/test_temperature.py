@@ -35,7 +35,7 @@ def observed_rate(store: EpisodeStore) -> float:
     return sum(float(store.steps(i)["terminated"].sum()) for i in range(len(store))) / float(store.lengths.sum())
 
 
-@pytest.mark.parametrize("needed", [0.5, 1.0, 1.3, 2.2, 6.0])
+@pytest.mark.parametrize("needed", [0.5, 1.0, 1.3, 2.2, 3.0])
 def test_the_lowest_temperature_that_is_deadly_enough(store: EpisodeStore, needed: float) -> None:
     rate = observed_rate(store)
     model = Kind(rate / needed * 1.001)

@@ -2,6 +2,7 @@
 
     <store>/latents/<fingerprint>/latents.json   tokens and channels
     <store>/latents/<fingerprint>/<shard>.f16    float16 (frames, N, D), frames in the order of the shard
+    <store>/latents/<fingerprint>/<shard>.crc32  of the shard's first episode: tells it from others of that name
 
 `fingerprint` names the tokenizer's weights, so latents of different tokenizers never mix.
 """
@@ -22,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from worldsim.data.files import explained, lock, write_json
+from worldsim.data.files import explained, lock, write_json, write_whole
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 
@@ -110,11 +111,20 @@ def _encode_shard(
     encode: Callable[[NDArray[np.uint8]], NDArray[np.float16]],
     on_frames: Callable[[int], object],
 ) -> None:
-    """Appends the latents of the shard's episodes to the file, whose size tells which ones it holds already."""
+    """Appends the latents of the shard's episodes to the file, whose size tells which ones it holds already.
+
+    Shards only grow, so the first episode tells them apart: latents of one that was deleted and collected anew under
+    the same name would fit in size and belong to nothing.
+    """
+    episodes = [i for i in range(len(store)) if store.shard_name(i) == shard]
+    mark, owner = path.with_suffix(".crc32"), f"{store.entries[episodes[0]].frames_crc32}\n".encode()
     with open(path, "ab") as file:
         lock(file, path)
+        if not mark.exists() or mark.read_bytes() != owner:
+            file.truncate(0)
+            write_whole(mark, owner)
         done = os.fstat(file.fileno()).st_size // frame_bytes
-        for i in (i for i in range(len(store)) if store.shard_name(i) == shard):
+        for i in episodes:
             first, frames = store.frame_offset(i), int(store.lengths[i]) + 1
             if first + frames > done:
                 file.truncate(first * frame_bytes)  # what an interrupted run wrote of this episode

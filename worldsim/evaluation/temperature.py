@@ -16,7 +16,7 @@ from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.stretches import Stretches, draw_stretches, start_dreams
 from worldsim.world_model import WorldModel
 
-TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0)
+TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
 STARTS, HORIZON = 96, 32
 
 
