@@ -289,7 +289,7 @@ class _Denoiser:
     """The denoising pass as the callable that `worldsim.diffusion` takes, on innovations.
 
     What is denoised is not the frame but what it adds to the best linear guess from the frame before, at unit scale. So
-    pure noise is as large as the surprise it stands for, and one or two denoising steps choose among possible futures
+    pure noise is as large as the surprise it stands for, and a few denoising steps choose among possible futures
     instead of spending themselves on finding the present again.
     """
 
