@@ -8,7 +8,8 @@ that a dream poses (clean-ish past, noisy present), which plain diffusion forcin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -301,12 +302,16 @@ class _Denoiser:
     positions: Tensor
     memory: Tensor
     visible: Tensor
-    expected: Expectation = field(init=False)
-    prior: diffusion.Prior = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "expected", self.dynamics.expectation(self.previous))
-        object.__setattr__(self, "prior", diffusion.Prior(self.expected.spread / self.dynamics.scale.innovation))
+    @cached_property
+    def expected(self) -> Expectation:
+        """What the frame before says of each frame."""
+        return self.dynamics.expectation(self.previous)
+
+    @cached_property
+    def prior(self) -> diffusion.Prior:
+        """What is known of innovations at unit scale."""
+        return diffusion.Prior(self.expected.spread / self.dynamics.scale.innovation)
 
     def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
         """Noisy innovations (B, T, N, D) -> clean ones."""
