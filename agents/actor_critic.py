@@ -109,11 +109,16 @@ class ActorCriticLearner:
         values = self._in_chunks(self._values, observations).unflatten(0, (-1, rows))  # (T+1, B)
         next_values = values[1:].clone()
         if len(rollout.final_at):
-            steps, truncated_rows = rollout.final_at.unbind(-1)
-            next_values[steps, truncated_rows] = self._in_chunks(self._values, rollout.final_observations)
+            steps, ended_rows = rollout.final_at.unbind(-1)
+            next_values[steps, ended_rows] = self._in_chunks(self._values, rollout.final_observations)
         config = self.config
         returns = lambda_returns(
-            rollout.rewards, next_values, rollout.terminated, rollout.truncated, config.gamma, config.return_lambda
+            rollout.rewards,
+            next_values,
+            rollout.continuation,
+            rollout.terminated | rollout.truncated,
+            config.gamma,
+            config.return_lambda,
         )
         advantages = returns - values[:-1]
         raw_actions = rollout.raw_actions.flatten(0, 1)

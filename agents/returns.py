@@ -7,27 +7,28 @@ from torch import Tensor
 
 
 def lambda_returns(
-    rewards: Tensor, next_values: Tensor, terminated: Tensor, truncated: Tensor, gamma: float, return_lambda: float
+    rewards: Tensor, next_values: Tensor, continuation: Tensor, ended: Tensor, gamma: float, return_lambda: float
 ) -> Tensor:
     """Lambda-returns of every step of a rollout, (T, B) float.
 
     Sutton & Barto (2018), section 12.8, cut at the ends of episodes and of the rollout:
-    R[t] = r[t] + gamma * ((1 - lambda) V[t+1] + lambda R[t+1]), where the bracket is V[t+1] at a truncation and at
-    the last step (bootstrap), and 0 at a termination (nothing follows). A step that is both counts as terminated.
+    R[t] = r[t] + gamma c[t] ((1 - lambda) V[t+1] + lambda R[t+1]), where the bracket is V[t+1] at the end of an episode
+    and at the last step. The continuation c[t] is 0 at a termination and 1 elsewhere; or, where an env tells it, the
+    probability that the episode goes on, as in DreamerV3 (arXiv 2301.04104): its expectation in place of a draw.
 
-    rewards: (T, B) float. next_values: (T, B) float, value of the state that each step led to; at a truncation that
-    is the episode's final state, not the first one of the next episode. terminated, truncated: (T, B) bool.
+    rewards: (T, B) float. next_values: (T, B) float, value of the state that each step led to; at the end of an episode
+    that is its final state, not the first one of the next. continuation: (T, B) float in [0, 1]. ended: (T, B) bool.
     Raises ValueError for unequal shapes.
     """
-    shapes = {tuple(x.shape) for x in (rewards, next_values, terminated, truncated)}
+    shapes = {tuple(x.shape) for x in (rewards, next_values, continuation, ended)}
     if len(shapes) != 1 or rewards.ndim != 2 or rewards.shape[0] == 0:
         raise ValueError(f"Expected four tensors of one shape (T, B) with T >= 1, got {sorted(shapes)}.")
-    follows = (~terminated).to(rewards.dtype)
-    carried = torch.where(terminated | truncated, 0.0, return_lambda).to(rewards.dtype)
+    carried = torch.where(ended, 0.0, return_lambda).to(rewards.dtype)
     # R[t] = base[t] + weight[t] * R[t+1]; the last step has no R[t+1], so that its carried share is 0.
     carried[-1] = 0.0
-    base = rewards + gamma * follows * (1.0 - carried) * next_values
-    weight = gamma * carried
+    discount = gamma * continuation.to(rewards.dtype)
+    base = rewards + discount * (1.0 - carried) * next_values
+    weight = discount * carried
     returns = torch.empty_like(base)
     following = torch.zeros_like(base[0])
     for t in range(base.shape[0] - 1, -1, -1):

@@ -24,8 +24,10 @@ class Rollout:
 
     observations: (T+1, B, ...), the policy's input at each step and after the last; behind the end of an episode it
         is the first one of the next. raw_actions: (T, B) int64 or (T, B, A) float32. rewards: (T, B) float32.
-    terminated, truncated: (T, B) bool. final_at: (K, 2) int64, the (step, row) of truncations that are no
-        terminations. final_observations: (K, ...), the last observations of those episodes.
+    terminated, truncated: (T, B) bool. continuation: (T, B) float32, 1 where the episode goes on and 0 at a
+        termination; where the env's infos carry "termination_probability" (a dream's do), 1 minus that, whatever was
+        drawn. final_at: (K, 2) int64, the (step, row) of ends with a continuation above 0. final_observations:
+        (K, ...), the last observations of those episodes.
     """
 
     observations: Tensor
@@ -33,6 +35,7 @@ class Rollout:
     rewards: Tensor
     terminated: Tensor
     truncated: Tensor
+    continuation: Tensor
     final_at: Tensor
     final_observations: Tensor
 
@@ -83,7 +86,7 @@ def play_rollout(
 ) -> tuple[Rollout, np.ndarray[Any, Any]]:
     """Play `horizon` steps from the observations `first` (B, ...). Returns the rollout and the last observations.
 
-    Raises ValueError if the env gives numbers that are not finite, or no final observation at a truncation.
+    Raises ValueError if the env gives numbers that are not finite, or no final observation where more could follow.
     """
     rows = envs.num_envs
     device = policy.head.weight.device
@@ -92,6 +95,7 @@ def play_rollout(
     rewards = np.empty((horizon, rows), np.float32)
     terminated = np.empty((horizon, rows), np.bool_)
     truncated = np.empty((horizon, rows), np.bool_)
+    continuation = np.empty((horizon, rows), np.float32)
     raw_actions: list[Tensor] = []
     final_at: list[tuple[int, int]] = []
     finals: list[np.ndarray[Any, Any]] = []
@@ -100,11 +104,13 @@ def play_rollout(
             raw = policy(torch.from_numpy(observations[t]).to(device)).sample(generator)
         raw_actions.append(raw)
         observations[t + 1], rewards[t], terminated[t], truncated[t], infos = envs.step(policy.actions.decode(raw))
-        statistics.step(rewards[t], terminated[t] | truncated[t])
-        for row in np.flatnonzero(truncated[t] & ~terminated[t]):
+        ended = terminated[t] | truncated[t]
+        statistics.step(rewards[t], ended)
+        continuation[t] = 1.0 - infos.get("termination_probability", terminated[t])
+        for row in np.flatnonzero(ended & (continuation[t] > 0)):
             final = infos["final_obs"][row] if "final_obs" in infos else None
             if final is None:
-                raise ValueError(f"Row {row} was truncated without infos['final_obs'], which SAME_STEP demands.")
+                raise ValueError(f"Row {row} ended without infos['final_obs'], which SAME_STEP demands.")
             final_at.append((t, int(row)))
             finals.append(np.array(final, first.dtype))
     if not np.isfinite(rewards).all():
@@ -118,6 +124,7 @@ def play_rollout(
         torch.from_numpy(rewards).to(device),
         torch.from_numpy(terminated).to(device),
         torch.from_numpy(truncated).to(device),
+        torch.from_numpy(continuation).to(device),
         torch.tensor(final_at, dtype=torch.int64, device=device).reshape(-1, 2),
         torch.from_numpy(final_observations).to(device),
     )

@@ -191,8 +191,11 @@ def reconstruct_with(model: WorldModel, batch_frames: int = 128) -> Reconstruct:
     return reconstruct
 
 
-def dream_with(model: WorldModel, seed: int, batch_dreams: int = 64) -> Dream:
-    """The model's dream at temperature 1 as a callable on arrays; row i draws from a generator of its own, seed + i."""
+def dream_with(model: WorldModel, seed: int, temperature: float | None = None, batch_dreams: int = 64) -> Dream:
+    """The model's dream as a callable on arrays; row i draws from a generator of its own, seed + i.
+
+    temperature: None is the model's own.
+    """
 
     def dream(frames: Frames, actions: NDArray[np.int64], future_actions: NDArray[np.int64]) -> Frames:
         parts = []
@@ -209,7 +212,8 @@ def dream_with(model: WorldModel, seed: int, batch_dreams: int = 64) -> Dream:
             )
             dreamt = []
             for step in range(future_actions.shape[1]):
-                state, outcome = model.step(state, torch.from_numpy(future_actions[rows, step]))
+                actions_now = torch.from_numpy(future_actions[rows, step])
+                state, outcome = model.step(state, actions_now, temperature=temperature)
                 dreamt.append(model.decode(outcome.latents).cpu().numpy())
             parts.append(np.stack(dreamt, axis=1))  # (rows, S, H, W, C)
         return np.concatenate(parts)
@@ -237,7 +241,9 @@ def main() -> None:
     if model is not None:
         report["reconstructed"] = score_reconstructions(detector, frames, boxes, reconstruct_with(model))
     report["dreams"] = score_dreams(
-        detector, contexts, dream_with(model, arguments.seed) if model is not None else None
+        detector,
+        contexts,
+        dream_with(model, arguments.seed, arguments.temperature) if model is not None else None,
     )
     _print(report)
     if arguments.json:
@@ -249,6 +255,7 @@ def _arguments() -> argparse.Namespace:
         description="Recall and precision of small objects in real, reconstructed and dreamt frames."
     )
     parser.add_argument("--model", help="folder or name of a world model of Take Cover; without it, real frames only")
+    parser.add_argument("--temperature", type=float, help="of the dreams (default: the model's own)")
     parser.add_argument("--json", type=Path, help="file for the report")
     parser.add_argument("--detector", type=Path, help="safetensors file: loaded if it exists, else trained and written")
     parser.add_argument("--frames", type=int, default=6000, help="labelled frames to look at")

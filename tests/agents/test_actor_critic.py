@@ -44,6 +44,24 @@ def test_truncations_bootstrap_and_terminations_do_not(ending: str, hazard: floa
     assert np.mean([m["value_at_start"] for m in metrics[4:]]) == pytest.approx(expected, rel=0.07)
 
 
+class Told(OneState):
+    """OneState whose infos tell the probability of the ending, as a dream's do."""
+
+    def step(self, actions: Any) -> Any:
+        observations, rewards, terminated, truncated, infos = super().step(actions)
+        told = {"termination_probability": np.full(self.num_envs, self.hazard, np.float32)}
+        return observations, rewards, terminated, truncated, infos | told
+
+
+def test_a_told_probability_of_ending_replaces_the_draw() -> None:
+    config = ActorCriticConfig(horizon=16, gamma=0.9, learning_rate=2e-3, hidden=[16], minibatch_size=32)
+    drawn = train(ActorCriticLearner(config, OneState(16, 0.2, "terminated")), 40)
+    told = train(ActorCriticLearner(config, Told(16, 0.2, "terminated")), 40)
+    assert told["value_at_start"] == pytest.approx(1 / (1 - 0.9 * 0.8), rel=0.05)
+    assert told["terminations_per_step"] == pytest.approx(0.2, abs=0.08)
+    assert told["advantage_std"] < 0.2 * drawn["advantage_std"]
+
+
 @pytest.mark.parametrize("advantage_scale", ["std", "percentile"])
 def test_learns_the_corridor(advantage_scale: str) -> None:
     config = ActorCriticConfig(advantage_scale=advantage_scale, entropy_bonus=0.003, **SMALL)

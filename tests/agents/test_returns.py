@@ -38,19 +38,19 @@ def test_equals_the_forward_view(gamma: float, lam: float) -> None:
     terminated, truncated = torch.rand(2, *shape, generator=generator) < 0.15
     assert (terminated & truncated).any()
     assert (terminated ^ truncated).any()
-    fast = lambda_returns(rewards, values, terminated, truncated, gamma, lam)
+    fast = lambda_returns(rewards, values, (~terminated).double(), terminated | truncated, gamma, lam)
     torch.testing.assert_close(fast, forward_view(rewards, values, terminated, truncated, gamma, lam))
 
 
 def test_without_discount_and_decay_it_is_the_monte_carlo_return() -> None:
     rewards = torch.arange(1.0, 6.0)[:, None]
     never, wrong_values = torch.zeros(5, 1, dtype=torch.bool), torch.full((5, 1), 1000.0)
-    last = never.clone()
-    last[-1] = True
+    last, always, until_last = never.clone(), torch.ones(5, 1), torch.ones(5, 1)
+    last[-1], until_last[-1] = True, 0.0
     monte_carlo = torch.tensor([15.0, 14.0, 12.0, 9.0, 5.0])[:, None]
-    torch.testing.assert_close(lambda_returns(rewards, wrong_values, last, never, 1.0, 1.0), monte_carlo)
-    torch.testing.assert_close(lambda_returns(rewards, wrong_values, never, last, 1.0, 1.0), monte_carlo + 1000)
-    torch.testing.assert_close(lambda_returns(rewards, wrong_values, never, never, 1.0, 1.0), monte_carlo + 1000)
+    torch.testing.assert_close(lambda_returns(rewards, wrong_values, until_last, last, 1.0, 1.0), monte_carlo)
+    torch.testing.assert_close(lambda_returns(rewards, wrong_values, always, last, 1.0, 1.0), monte_carlo + 1000)
+    torch.testing.assert_close(lambda_returns(rewards, wrong_values, always, never, 1.0, 1.0), monte_carlo + 1000)
 
 
 def test_true_values_are_a_fixed_point() -> None:
@@ -58,11 +58,25 @@ def test_true_values_are_a_fixed_point() -> None:
     gamma, shape = 0.9, (8, 3)
     values = torch.full(shape, 1 / (1 - gamma))
     truncated = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.3
-    returns = lambda_returns(torch.ones(shape), values, torch.zeros(shape, dtype=torch.bool), truncated, gamma, 0.7)
+    returns = lambda_returns(torch.ones(shape), values, torch.ones(shape), truncated, gamma, 0.7)
     torch.testing.assert_close(returns, values)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.7, 1.0])
+def test_a_probability_stands_for_the_mean_of_draws(lam: float) -> None:
+    # With true values, an ending drawn with probability p and one that is only expected have the same mean return.
+    hazard, gamma, draws = 0.3, 0.9, 200_000
+    value = torch.full((1, draws), 1 / (1 - gamma * (1 - hazard)))
+    terminated = torch.rand(1, draws, generator=torch.Generator().manual_seed(0)) < hazard
+    rewards = torch.ones(1, draws)
+    drawn = lambda_returns(rewards, value, (~terminated).float(), terminated, gamma, lam)
+    expected = lambda_returns(rewards, value, torch.full((1, draws), 1 - hazard), terminated, gamma, lam)
+    torch.testing.assert_close(expected, value)
+    torch.testing.assert_close(drawn.mean(), value.mean(), rtol=0.01, atol=0.0)
+    assert drawn.std() > 1
 
 
 def test_unequal_shapes_are_refused() -> None:
     flags = torch.zeros(4, 2, dtype=torch.bool)
     with pytest.raises(ValueError, match=r"one shape \(T, B\)"):
-        lambda_returns(torch.zeros(4, 2), torch.zeros(5, 2), flags, flags, 0.99, 0.95)
+        lambda_returns(torch.zeros(4, 2), torch.zeros(5, 2), torch.ones(4, 2), flags, 0.99, 0.95)
