@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from worldsim.dynamics.normalisation import rms_norm
+from worldsim.dynamics.operators import query_key_value, rotate
 
 
 class Rotary(nn.Module):
@@ -28,13 +28,16 @@ class Rotary(nn.Module):
         self.register_buffer("cosine", angles.cos(), persistent=False)
         self.register_buffer("sine", angles.sin(), persistent=False)
 
+    def at(self, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Cosine and sine (P, head_width / 2) at `positions` (P,), by default 0..P-1."""
+        if positions is None:
+            return self.cosine, self.sine
+        return self.cosine[positions], self.sine[positions]
+
     def forward(self, vectors: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Rotate vectors (..., P, head_width); `positions` (P,) indexes the table, by default 0..P-1."""
-        cosine = self.cosine if positions is None else self.cosine[positions]
-        sine = self.sine if positions is None else self.sine[positions]
-        cosine, sine = cosine.to(vectors.dtype), sine.to(vectors.dtype)
-        left, right = vectors.chunk(2, dim=-1)
-        return torch.cat([left * cosine - right * sine, left * sine + right * cosine], dim=-1)
+        """Rotate vectors (..., P, head_width) at `positions` (P,), by default 0..P-1; not differentiable."""
+        cosine, sine = self.at(positions)
+        return rotate(vectors, cosine.to(vectors.dtype), sine.to(vectors.dtype))
 
 
 def time_angles(window: int, head_width: int) -> Tensor:
@@ -64,7 +67,7 @@ def space_angles(rows: int, columns: int, registers: int, head_width: int) -> Te
 
 
 class Projection(nn.Module):
-    """Queries, keys and values of normalised length (QK-norm, arXiv 2302.05442), and the output projection."""
+    """The matrices and gains that queries, keys and values come from, and the output projection."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -75,13 +78,13 @@ class Projection(nn.Module):
         self.query_gain = nn.Parameter(torch.ones(self.head_width))
         self.key_gain = nn.Parameter(torch.ones(self.head_width))
 
-    def project(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, T, N, M) -> query, key, value, each (B, T, N, heads, head_width)."""
+    def project(
+        self, tokens: Tensor, cosine: Tensor, sine: Tensor, order: tuple[int, int, int, int, int, int]
+    ) -> Tensor:
+        """(B, T, N, M) -> queries, keys and values, axes in `order`; see `operators.query_key_value`."""
         mixed = self.query_key_value(tokens).unflatten(-1, (3, self.heads, self.head_width))
-        gains = torch.stack([self.query_gain, self.key_gain])[:, None].to(mixed.dtype)  # (2, 1, head_width)
-        query, key = (rms_norm(mixed[..., :2, :, :]) * gains).unbind(-3)  # (B, T, N, heads, head_width)
-        value = mixed[..., 2, :, :]
-        return query, key, value
+        gains = torch.stack([self.query_gain, self.key_gain])
+        return query_key_value(mixed, gains, cosine, sine, order)
 
 
 class SpaceAttention(Projection):
@@ -89,8 +92,9 @@ class SpaceAttention(Projection):
 
     def forward(self, tokens: Tensor, rotary: Rotary) -> Tensor:
         """(B, T, N, M) -> (B, T, N, M)."""
-        query, key, value = (part.transpose(2, 3) for part in self.project(tokens))  # (B, T, heads, N, head_width)
-        query, key = rotary(query), rotary(key)
+        cosine, sine = (table[None, :, None, None] for table in rotary.at())  # (1, N, 1, 1, head_width / 2)
+        projected = self.project(tokens, cosine, sine, (3, 0, 1, 4, 2, 5))  # (3, B, T, heads, N, head_width)
+        query, key, value = projected.unbind(0)
         scores = query @ key.transpose(-1, -2) * self.head_width**-0.5  # (B, T, heads, N, N)
         mixed = scores.softmax(dim=-1) @ value
         return self.output(mixed.transpose(2, 3).flatten(-2))
@@ -108,10 +112,11 @@ class TimeAttention(Projection):
         frames given are their own memory (S = T). visible: bool (B or 1, T, S), which memory frames each frame sees,
         itself excepted. Returns the mixed tokens and the frames' own keys and values, (2, B, N, heads, T, head_width).
         """
-        query, key, value = (part.permute(0, 2, 3, 1, 4) for part in self.project(tokens))  # (B, N, heads, T, width)
-        query, key = rotary(query, positions), rotary(key, positions)
-        own = torch.stack([key, value])
-        past_key, past_value = (own if memory is None else memory).unbind(0)
+        cosine, sine = (table[:, None, None, None] for table in rotary.at(positions))  # (T, 1, 1, 1, head_width / 2)
+        projected = self.project(tokens, cosine, sine, (3, 0, 2, 4, 1, 5))  # (3, B, N, heads, T, head_width)
+        (query,), own = projected.split([1, 2])
+        key, value = own.unbind(0)
+        past_key, past_value = (key, value) if memory is None else memory.unbind(0)
         scale = self.head_width**-0.5
         past = query @ past_key.transpose(-1, -2) * scale  # (B, N, heads, T, S)
         past = past.masked_fill(~visible[:, None, None], -1e4)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from worldsim.dynamics.attention import Rotary, SpaceAttention, TimeAttention, space_angles, time_angles
 from worldsim.dynamics.config import SIZES, DynamicsConfig
-from worldsim.dynamics.normalisation import rms_norm
+from worldsim.dynamics.operators import rms_norm, swiglu
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class DiTOutput:
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv 2002.05202) with about 8/3 M hidden units."""
+    """SwiGLU with about 8/3 M hidden units."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -42,8 +42,7 @@ class FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(..., M) -> (..., M)."""
-        gate, value = self.gate_and_value(tokens).chunk(2, dim=-1)
-        return self.output(F.silu(gate) * value)
+        return self.output(swiglu(self.gate_and_value(tokens)))
 
 
 class Block(nn.Module):
@@ -72,7 +71,7 @@ class Block(nn.Module):
 
         def modulated(index: int) -> Tensor:
             shift, scale = parts[3 * index], parts[3 * index + 1]
-            return rms_norm(tokens) * (1 + scale) + shift
+            return torch.addcmul(shift, rms_norm(tokens), 1 + scale)
 
         tokens = tokens + parts[2] * self.space(modulated(0), space_rotary)
         own = None
@@ -180,9 +179,10 @@ class DiT(nn.Module):
             condition = condition + self.past(past_belief.to(dtype))
         condition = F.silu(condition)
         own_memories: list[Tensor] = []
+        layers = None if memory is None else memory.unbind(0)
         for block in self.blocks:
             assert isinstance(block, Block)
-            layer_memory = None if memory is None or block.time is None else memory[len(own_memories)]
+            layer_memory = None if layers is None or block.time is None else layers[len(own_memories)]
             tokens, own = block(
                 tokens, condition, self.space_rotary, self.time_rotary, positions, layer_memory, visible
             )

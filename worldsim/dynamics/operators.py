@@ -1,0 +1,154 @@
+"""The transformer's operators that are no matrix products, with hand-written backward passes.
+
+PyTorch composes each of small operators that read and write everything, and its automatic backward pass fills and adds
+whole tensors for every slice. In a network this narrow they took two thirds of a training step.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EPSILON = 1e-6
+
+
+def rms_norm(tokens: Tensor) -> Tensor:
+    """Tokens (..., M) at root mean square 1 over the last axis; no gain (Zhang & Sennrich 2019, arXiv 1910.07467)."""
+    if not torch.is_grad_enabled():  # a dream of one row is made of overhead, and an autograd function is some
+        return tokens * _inverse_length(tokens)
+    normal: Tensor = _RMSNorm.apply(tokens)  # type: ignore[no-untyped-call]
+    return normal
+
+
+def swiglu(gate_and_value: Tensor) -> Tensor:
+    """(..., 2 H) -> silu(first half) * second half, (..., H) (Shazeer 2020, arXiv 2002.05202)."""
+    if not torch.is_grad_enabled():
+        gate, value = gate_and_value.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate) * value
+    product: Tensor = _SwiGLU.apply(gate_and_value)  # type: ignore[no-untyped-call]
+    return product
+
+
+def rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Turn each pair (x[i], x[i + W / 2]) of vectors (..., W) by its angle; not differentiable.
+
+    cosine, sine: broadcastable to (..., W / 2), in the dtype of the vectors.
+    """
+    return _turned(vectors, torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1))
+
+
+def query_key_value(
+    mixed: Tensor, gains: Tensor, cosine: Tensor, sine: Tensor, order: tuple[int, int, int, int, int, int]
+) -> Tensor:
+    """Queries and keys of normalised length (QK-norm, arXiv 2302.05442), with gains and rotary positions; and values.
+
+    mixed: (B, T, N, 3, heads, W). gains: (2, W), of queries and of keys. cosine, sine: (T or 1, N or 1, 1, 1, W / 2).
+    order: the axes of `mixed` in the order of the answer, the axis of 3 first.
+    """
+    arguments = (mixed, gains.to(mixed.dtype), cosine.to(mixed.dtype), sine.to(mixed.dtype), order)
+    if not torch.is_grad_enabled():
+        return _normalised_and_turned(*arguments)[0]
+    answer: Tensor = _QueryKeyValue.apply(*arguments)  # type: ignore[no-untyped-call]
+    return answer
+
+
+def _inverse_length(tokens: Tensor) -> Tensor:
+    precise = torch.promote_types(tokens.dtype, torch.float32)
+    length = torch.linalg.vector_norm(tokens, dim=-1, keepdim=True, dtype=precise)
+    return (length.square() / tokens.shape[-1] + EPSILON).rsqrt().to(tokens.dtype)
+
+
+def _turned(vectors: Tensor, along: Tensor, across: Tensor) -> Tensor:
+    """vectors * along + (vectors with their halves swapped) * across, all (..., W): long rows, which vectorise."""
+    turned = _swapped(vectors).mul_(across)
+    return turned.add_(vectors * along)
+
+
+def _swapped(vectors: Tensor) -> Tensor:
+    left, right = vectors.chunk(2, dim=-1)
+    return torch.cat([right, left], dim=-1)
+
+
+def _normalised_and_turned(
+    mixed: Tensor, gains: Tensor, cosine: Tensor, sine: Tensor, order: tuple[int, ...]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The answer of `query_key_value`, and what its backward pass needs: the normalised pair and its scale."""
+    pair = mixed[..., :2, :, :]
+    scale = _inverse_length(pair)
+    normal = pair * scale
+    answer = mixed.new_empty([mixed.shape[axis] for axis in order])
+    places = answer.permute([order.index(axis) for axis in range(6)])  # the answer with the axes of `mixed`
+    heads, gains = mixed.shape[4], gains[:, None]  # gains (2, 1, W)
+    along = torch.cat([cosine, cosine], dim=-1) * gains  # (T or 1, N or 1, 2, 1, W)
+    across = torch.cat([-sine, sine], dim=-1) * _swapped(gains)
+    along, across = (table.repeat_interleave(heads, dim=-2) for table in (along, across))
+    places[..., :2, :, :] = _turned(normal, along, across)
+    places[..., 2, :, :] = mixed[..., 2, :, :]
+    return answer, normal, scale
+
+
+class _RMSNorm(torch.autograd.Function):
+    """y = x / sqrt(mean(x^2) + epsilon) over the last axis."""
+
+    @staticmethod
+    def forward(context: Any, tokens: Tensor) -> Tensor:
+        scale = _inverse_length(tokens)
+        normal = tokens * scale
+        context.save_for_backward(normal, scale)
+        return normal
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return _norm_backward(gradient, *context.saved_tensors)
+
+
+def _norm_backward(gradient: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
+    """dL/dx = (g - y mean(g y)) scale."""
+    along = (gradient * normal).mean(dim=-1, keepdim=True)
+    return torch.addcmul(gradient, normal, along, value=-1).mul_(scale)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, gate_and_value: Tensor) -> Tensor:
+        context.save_for_backward(gate_and_value)
+        gate, value = gate_and_value.chunk(2, dim=-1)
+        return torch.nn.functional.silu(gate).mul_(value)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        (gate_and_value,) = context.saved_tensors
+        gate, value = gate_and_value.chunk(2, dim=-1)
+        answer = torch.empty_like(gate_and_value)
+        of_gate, of_value = answer.chunk(2, dim=-1)
+        torch.mul(gradient, torch.nn.functional.silu(gate), out=of_value)
+        torch.ops.aten.silu_backward.grad_input(gradient * value, gate, grad_input=of_gate)
+        return answer
+
+
+class _QueryKeyValue(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        context: Any, mixed: Tensor, gains: Tensor, cosine: Tensor, sine: Tensor, order: tuple[int, ...]
+    ) -> Tensor:
+        answer, normal, scale = _normalised_and_turned(mixed, gains, cosine, sine, order)
+        context.save_for_backward(normal, scale, gains, cosine, sine)
+        context.order = order
+        return answer
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+        normal, scale, gains, cosine, sine = context.saved_tensors
+        places = gradient.permute([context.order.index(axis) for axis in range(6)])
+        heads, width = normal.shape[4:]
+        along, across = torch.cat([cosine, cosine], dim=-1), torch.cat([sine, -sine], dim=-1)
+        along, across = (table.expand(-1, -1, 2, heads, -1).contiguous() for table in (along, across))
+        turned_back = _turned(places[..., :2, :, :].contiguous(), along, across)
+        products = (turned_back * normal).reshape(-1, 2 * heads * width)
+        of_gains = (products.new_ones(1, len(products)) @ products).view(2, heads, width).sum(1)
+        of_mixed = normal.new_empty(*normal.shape[:3], 3, heads, width)
+        of_mixed[..., :2, :, :] = _norm_backward(turned_back.mul_(gains[:, None]), normal, scale)
+        of_mixed[..., 2, :, :] = places[..., 2, :, :]
+        return of_mixed, of_gains, None, None, None
