@@ -14,6 +14,7 @@ from worldsim.config import differences, to_dict
 from worldsim.data.files import explained, write_json
 from worldsim.device import choose_device, choose_precision, describe
 from worldsim.errors import UserError
+from worldsim.memory import keep_freed_memory
 from worldsim.workflow import stages
 from worldsim.workflow.checks import check_environment, check_settings
 from worldsim.workflow.clock import StageClock
@@ -79,6 +80,7 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
 def choose_machine(config: RunConfig) -> stages.Machine:
     """Device and precision as configured, and torch's threads set."""
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    keep_freed_memory()
     device = choose_device(config.device)
     return stages.Machine(device, choose_precision(config.precision, device))
 
