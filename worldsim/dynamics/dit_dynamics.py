@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from worldsim import diffusion
 from worldsim.dynamics.config import SIZES, DynamicsConfig
-from worldsim.dynamics.dit import DiT
+from worldsim.dynamics.dit import DiT, DiTOutput
 from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.protocol import LatentClip, Outcome
 from worldsim.dynamics.scale import Expectation, LatentScale
@@ -83,15 +83,7 @@ class DiTDynamics(nn.Module):
         previous = _shift(context)
         positions = torch.arange(frames, device=device) % (2 * self.config.window)
         visible = band(frames, self.config.window, device)
-        context_tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
-        memory_pass = self.dit(
-            self.context_inputs(context, previous),
-            self.dit.condition(context_tau, None, clip.actions, clip.has_action),
-            None,
-            positions,
-            None,
-            visible,
-        )
+        memory_pass = self._context_pass(context, previous, clip.actions, clip.has_action, visible)
         past_belief = _shift(memory_pass.belief)
 
         rows = round(self.config.shortcut_fraction * batch)
@@ -145,6 +137,24 @@ class DiTDynamics(nn.Module):
         return total, {name: value.detach() for name, value in parts.items()}
 
     @torch.no_grad()
+    def termination_logits(self, clip: LatentClip, *, generator: torch.Generator) -> Tensor:
+        """What the head says of the steps that led to the frames 1, 2, ... of a clip, (B, T - 1) float."""
+        context = self._context_noised(clip.latents, _noise(clip.latents.shape, generator, clip.latents.device))
+        visible = band(context.shape[1], self.config.window, context.device)
+        memory_pass = self._context_pass(context, _shift(context), clip.actions, clip.has_action, visible)
+        return self.head(memory_pass.belief[:, :-1], clip.actions[:, 1:])[1]
+
+    def _context_pass(
+        self, context: Tensor, previous: Tensor, actions: Tensor, has_action: Tensor, visible: Tensor
+    ) -> DiTOutput:
+        """The context pass over clips. context, previous: (B, T, N, D) with context noise. visible: as the DiT's."""
+        batch, frames = has_action.shape
+        tau = torch.full((batch, frames), 1 - self.config.context_noise, device=context.device)
+        condition = self.dit.condition(tau, None, actions, has_action)
+        positions = torch.arange(frames, device=context.device) % (2 * self.config.window)
+        return self.dit(self.context_inputs(context, previous), condition, None, positions, None, visible)
+
+    @torch.no_grad()
     def _self_made(self, clip: LatentClip, rows: int, generator: torch.Generator) -> Tensor:
         """Latents (rows, T, N, D) of which a random half is replaced by the model's own one-step predictions."""
         real, actions, has_action = clip.latents[:rows], clip.actions[:rows], clip.has_action[:rows]
@@ -153,9 +163,7 @@ class DiTDynamics(nn.Module):
         previous = _shift(context)
         positions = torch.arange(frames, device=device) % (2 * self.config.window)
         visible = band(frames, self.config.window, device)
-        tau = torch.full((rows, frames), 1 - self.config.context_noise, device=device)
-        condition = self.dit.condition(tau, None, actions, has_action)
-        memory_pass = self.dit(self.context_inputs(context, previous), condition, None, positions, None, visible)
+        memory_pass = self._context_pass(context, previous, actions, has_action, visible)
         denoiser = _Denoiser(
             self,
             previous,
@@ -185,11 +193,8 @@ class DiTDynamics(nn.Module):
         context = self._context_noised(latents, noise)
         before = torch.cat([torch.zeros_like(present[:, :1]), present[:, :-1]], dim=1)
         previous = _shift(context) * before[..., None, None]
-        positions = torch.arange(frames, device=device) % (2 * self.config.window)
         visible = band(frames, self.config.window, device) & present[:, None, :]
-        tau = torch.full((batch, frames), 1 - self.config.context_noise, device=device)
-        condition = self.dit.condition(tau, None, actions, has_action)
-        output = self.dit(self.context_inputs(context, previous), condition, None, positions, None, visible)
+        output = self._context_pass(context, previous, actions, has_action, visible)
         slots = self.config.window - 1
         kept = min(frames, slots)
         ring = output.memory.new_zeros(*output.memory.shape[:5], slots, output.memory.shape[-1])

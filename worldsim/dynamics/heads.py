@@ -84,6 +84,12 @@ class OutcomeHead(nn.Module):
         termination = F.binary_cross_entropy_with_logits(termination_logits, terminated.float(), reduction="none")
         return (weight * reward).mean(), (weight * termination).mean()
 
+    @torch.no_grad()
+    def rescale_termination(self, scale: float, shift: float) -> None:
+        """From now on the logit of a termination is scale * logit + shift."""
+        self.termination.weight.mul_(scale)
+        self.termination.bias.mul_(scale).add_(shift)
+
     def predict(self, belief: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Expected reward and termination probability, each (...)."""
         reward_logits, termination_logits = self(belief, actions)

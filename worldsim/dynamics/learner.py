@@ -15,6 +15,7 @@ from worldsim.data.clips import Clip, ClipSampler
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
+from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import LatentClip
@@ -22,6 +23,7 @@ from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
 
 HELD_OUT_EVERY = 500
 HELD_OUT_CLIPS = 64
+CALIBRATION_CLIPS, CALIBRATION_BATCHES = 64, 16
 SCALE_EPISODES = 500  # that the latents' scale is measured on
 
 
@@ -50,8 +52,10 @@ class DynamicsLearner:
             store, latents, config.clip_frames, "train", ending_fraction=config.ending_fraction, seed=seed
         )
         held_out_split = "held_out" if len(store.indices("held_out")) else "train"
-        held_out = ClipSampler(store, latents, config.clip_frames, held_out_split, ending_fraction=0.0, seed=seed)
-        self._held_out = held_out.sample(HELD_OUT_CLIPS)
+        self._held_out_sampler = ClipSampler(
+            store, latents, config.clip_frames, held_out_split, ending_fraction=0.0, seed=seed
+        )
+        self._held_out = self._held_out_sampler.sample(HELD_OUT_CLIPS)
         self._generator = torch.Generator().manual_seed(seed)
         tokens, channels = latents[0].shape[1:]
         with torch.random.fork_rng(devices=[]):
@@ -72,8 +76,8 @@ class DynamicsLearner:
         """One optimizer step on `batch_clips` clips.
 
         Returns loss and its parts (latent, reward, termination), learning_rate, grad_norm; every HELD_OUT_EVERY steps
-        also the held-out losses and action_shuffle_ratio: held-out latent loss with shuffled actions over that with
-        the true ones.
+        and after the last also the held-out losses and action_shuffle_ratio: held-out latent loss with shuffled actions
+        over that with the true ones; after the last also termination_scale and termination_shift.
         """
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
@@ -93,9 +97,28 @@ class DynamicsLearner:
         average_weights(self.average, self.model, self.config.ema_decay, self.step)
         metrics = {"loss": float(loss.detach())} | {name: float(value) for name, value in parts.items()}
         metrics |= {"learning_rate": learning_rate, "grad_norm": float(norm)}
+        if self.step == self.config.steps:
+            metrics |= self._calibrate_termination()
         if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
             metrics |= self.evaluate()
         return metrics
+
+    def _calibrate_termination(self) -> dict[str, float]:
+        """Scale and shift the result's termination logits so that held-out endings are as likely as they are.
+
+        A data set holds a few hundred endings, and a training that is long enough for the frames knows them by heart.
+        """
+        generator = torch.Generator().manual_seed(0)
+        logits, happened, weight = [], [], []
+        for _ in range(CALIBRATION_BATCHES):
+            clip = self.latent_clip(self._held_out_sampler.sample(CALIBRATION_CLIPS))
+            with autocast(self.device, self.dtype):
+                logits.append(self.average.termination_logits(clip, generator=generator).flatten())
+            happened.append(clip.terminated[:, 1:].flatten())
+            weight.append(clip.head_weight[:, 1:].flatten())
+        scale, shift = fit_logits(torch.cat(logits).cpu(), torch.cat(happened).cpu(), torch.cat(weight).cpu())
+        self.average.head.rescale_termination(scale, shift)
+        return {"termination_scale": scale, "termination_shift": shift}
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
