@@ -1,0 +1,152 @@
+"""Does the dream rank policies as reality does?
+
+    python -m benchmarks.policy_ranking take_cover --json ranking.json
+    python -m benchmarks.policy_ranking runs/take_cover --steps 100 --episodes 64
+
+Every constant action, alternations of actions, random play and the model's own policy each play the first `--steps`
+steps of episodes, in the real env and in the dream. An agent that learns in the dream climbs the dream's order, so what
+the dream ranks wrongly it learns wrongly. Printed: both means, their rank correlation, and the regret: how much less
+the dream's favourite earns in the real env than the best of these policies. The seeds are not those of any verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from worldsim import envs
+from worldsim.agents.policy_io import load_policy, read_policy_config
+from worldsim.config import from_dict
+from worldsim.device import choose_device, choose_precision
+from worldsim.envs import EnvConfig
+from worldsim.evaluation.blind import Sequenced, alternations, constants
+from worldsim.evaluation.dreamt_return import Act, score_in_dream
+from worldsim.evaluation.returns import score_policy
+from worldsim.evaluation.statistics import Score
+from worldsim.model_folder import load_model
+from worldsim.rollouts import Policy, StickyRandom, UniformRandom
+from worldsim.workflow.policies import act_in_dream, load_dream_trained
+from worldsim.workflow.showing import model_folder
+from worldsim.world_model import WorldModel
+
+HOLD_STEPS = (4, 16, 32)
+MOST_CONSTANTS = 8
+
+
+def main() -> None:
+    """Play, print, and write the report."""
+    arguments = _arguments()
+    folder = model_folder(arguments.model)
+    device = choose_device("auto")
+    dtype = choose_precision("auto", device)
+    model = load_model(folder, device=device, dtype=dtype)
+    make_env = partial(envs.make, from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json"))
+
+    report: dict[str, dict[str, Any]] = {}
+    for name, make_policy, act in policies(model, folder, dtype, arguments.seed):
+        seeds = range(arguments.seed, arguments.seed + arguments.episodes)
+        real = score_policy(
+            make_env, make_policy, seeds, arguments.workers, max_steps=arguments.steps, progress=f"{name}, real"
+        )
+        dream = score_in_dream(
+            model,
+            act(arguments.episodes),
+            episodes=arguments.episodes,
+            seed=arguments.seed,
+            max_episode_steps=arguments.steps,
+            temperature=arguments.temperature,
+            rows_at_once=arguments.episodes,
+            progress=f"{name}, dream",
+        )
+        report[name] = {"real": _summary(real), "dream": _summary(dream)}
+    summary = compare(
+        [part["real"]["mean"] for part in report.values()], [part["dream"]["mean"] for part in report.values()]
+    )
+    _print(report, summary)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({"policies": report, **summary}, indent=2) + "\n")
+
+
+def policies(
+    model: WorldModel, folder: Path, dtype: Any, seed: int
+) -> list[tuple[str, Callable[[], Policy], Callable[[int], Act]]]:
+    """Name, maker for the real env, and maker of the same for a number of dream rows."""
+    space = model.spec.gym_action_space()
+    single = constants(space)[:MOST_CONSTANTS]
+    blind: list[tuple[str, Callable[[], Policy]]] = [
+        ("random", partial(UniformRandom, space)),
+        ("sticky random", partial(StickyRandom, space)),
+        *((_named(candidate), candidate.make_policy) for candidate in single),
+        *((_named(candidate), candidate.make_policy) for candidate in alternations(space, HOLD_STEPS)),
+    ]
+    found = [(name, make, partial(each_row, make, seed)) for name, make in blind]
+    policy = folder / "policy"
+    if not policy.is_dir():
+        return found
+    greedy = bool(read_policy_config(policy)["notes"].get("greedy", False))
+    real = partial(load_dream_trained, folder, policy, greedy=greedy, dtype=dtype)
+    network = load_policy(policy)
+    return [*found, ("the model's policy", real, lambda rows: act_in_dream(network, seed, greedy))]
+
+
+def each_row(make_policy: Callable[[], Policy], seed: int, rows: int) -> Act:
+    """A policy that does not look, for each of `rows` rows that begin at once; seeded as in the real env."""
+    each = [make_policy() for _ in range(rows)]
+    for row, policy in enumerate(each):
+        policy.reset(seed + row)
+    unseen = np.zeros((1, 1, 1), np.uint8)
+    return lambda observations: np.stack([np.asarray(policy(unseen)) for policy in each])
+
+
+def compare(real: Sequence[float], dream: Sequence[float]) -> dict[str, float]:
+    """rank_correlation (Spearman's, ties by their mean rank) and regret: best real mean minus that of dream's best."""
+    favourite = int(np.argmax(dream))
+    return {
+        "rank_correlation": float(np.corrcoef(_ranks(real), _ranks(dream))[0, 1]),
+        "regret": float(max(real) - real[favourite]),
+    }
+
+
+def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    return ((array[:, None] > array[None]).sum(1) + (array[:, None] >= array[None]).sum(1) - 1) / 2
+
+
+def _named(candidate: Sequenced) -> str:
+    actions = "/".join(str(np.asarray(action).tolist()) for action in candidate.actions)
+    return f"always {actions}" if len(candidate.actions) == 1 else f"{actions}, {candidate.hold_steps} steps each"
+
+
+def _summary(score: Score) -> dict[str, Any]:
+    return {"mean": score.mean, "ci95": list(score.ci95), "episodes": len(score.returns)}
+
+
+def _print(report: dict[str, dict[str, Any]], summary: dict[str, float]) -> None:
+    print(f"{'policy':28}{'real':>8}  {'interval':16}{'dream':>8}  interval")
+    for name, part in sorted(report.items(), key=lambda item: -item[1]["real"]["mean"]):
+        cells = [f"{part[w]['mean']:8.1f}  {'{:.0f} to {:.0f}'.format(*part[w]['ci95']):16}" for w in ("real", "dream")]
+        print(f"{name:28}{cells[0]}{cells[1]}")
+    print(f"rank correlation {summary['rank_correlation']:.2f}, regret {summary['regret']:.1f}")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a world model folder, a run folder, or a released model's name")
+    parser.add_argument("--steps", type=int, default=100, help="of an episode, at most (default: 100)")
+    parser.add_argument("--episodes", type=int, default=64, help="of each policy, real and dreamt (default: 64)")
+    parser.add_argument("--temperature", type=float, help="of the dreams (default: the model's own)")
+    parser.add_argument("--seed", type=int, default=400_000, help="first seed (default: 400000)")
+    parser.add_argument("--workers", type=int, default=2, help="processes that play the real env (default: 2)")
+    parser.add_argument("--json", type=Path, help="file for the report")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

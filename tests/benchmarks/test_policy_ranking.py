@@ -1,0 +1,30 @@
+"""The arithmetic of the ranking, and policies that play many rows."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from benchmarks.policy_ranking import compare, each_row
+from worldsim.rollouts import OpenLoop
+
+
+def test_the_same_order_has_no_regret() -> None:
+    assert compare([1.0, 5.0, 3.0], [10.0, 70.0, 11.0]) == {"rank_correlation": pytest.approx(1.0), "regret": 0.0}
+
+
+def test_the_reverse_order_regrets_the_whole_range() -> None:
+    assert compare([1.0, 5.0, 3.0], [3.0, 1.0, 2.0]) == {"rank_correlation": pytest.approx(-1.0), "regret": 4.0}
+
+
+def test_ties_share_their_rank() -> None:
+    # Ranks 0, 1.5, 1.5, 3 against 0, 1, 2, 3: Spearman's correlation is sqrt(0.9).
+    assert compare([0.0, 1.0, 1.0, 2.0], [0.0, 1.0, 2.0, 3.0])["rank_correlation"] == pytest.approx(0.9**0.5)
+
+
+def test_each_row_plays_the_sequence_from_its_beginning() -> None:
+    act = each_row(partial(OpenLoop, [0, 2], 2), seed=3, rows=4)
+    played = np.stack([act(np.zeros((4, 5), np.float32)) for _ in range(5)])
+    assert (played == np.array([0, 0, 2, 2, 0])[:, None]).all()
