@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from worldsim import envs
@@ -38,6 +39,9 @@ from worldsim.world_model import WorldModel
 
 HOLD_STEPS = (4, 16, 32)
 MOST_CONSTANTS = 8
+
+Candidate = tuple[str, Callable[[], Policy], Callable[[int], Act]]
+"""Name of a policy, its maker for the real env, and the maker of the same for a number of dream rows."""
 
 
 def main() -> None:
@@ -74,10 +78,8 @@ def main() -> None:
         arguments.json.write_text(json.dumps({"policies": report, **summary}, indent=2) + "\n")
 
 
-def policies(
-    model: WorldModel, folder: Path, dtype: Any, seed: int
-) -> list[tuple[str, Callable[[], Policy], Callable[[int], Act]]]:
-    """Name, maker for the real env, and maker of the same for a number of dream rows."""
+def policies(model: WorldModel, folder: Path, dtype: torch.dtype, seed: int) -> list[Candidate]:
+    """The blind ones, and the model's own if it has one."""
     space = model.spec.gym_action_space()
     single = constants(space)[:MOST_CONSTANTS]
     blind: list[tuple[str, Callable[[], Policy]]] = [
@@ -86,7 +88,7 @@ def policies(
         *((_named(candidate), candidate.make_policy) for candidate in single),
         *((_named(candidate), candidate.make_policy) for candidate in alternations(space, HOLD_STEPS)),
     ]
-    found = [(name, make, partial(each_row, make, seed)) for name, make in blind]
+    found: list[Candidate] = [(name, make, partial(each_row, make, seed)) for name, make in blind]
     policy = folder / "policy"
     if not policy.is_dir():
         return found
