@@ -12,7 +12,7 @@ _LARGEST_FROM_HEAP = 2**25  # more than that glibc refuses
 def keep_freed_memory() -> bool:
     """Ask glibc to reuse what tensors free; False where there is no glibc (nothing changes then).
 
-    Otherwise each large temporary of a training step is mapped and zeroed by the kernel anew, page by page: 6 % of a
+    Otherwise each large temporary of a training step is mapped and zeroed by the kernel anew, page by page: 8 % of a
     step of the dynamics (benchmarks/LOG.md).
     """
     try:
