@@ -36,7 +36,7 @@ def rotate(vectors: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
 
     cosine, sine: broadcastable to (..., W / 2), in the dtype of the vectors.
     """
-    return _turned(vectors, torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1))
+    return _turned(vectors, *_whole_rows(cosine, sine))
 
 
 def query_key_value(
@@ -60,6 +60,11 @@ def _inverse_length(tokens: Tensor) -> Tensor:
     return (length.square() / tokens.shape[-1] + EPSILON).rsqrt().to(tokens.dtype)
 
 
+def _whole_rows(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
+    """(..., W / 2) -> what `_turned` takes, (..., W)."""
+    return torch.cat([cosine, cosine], dim=-1), torch.cat([-sine, sine], dim=-1)
+
+
 def _turned(vectors: Tensor, along: Tensor, across: Tensor) -> Tensor:
     """vectors * along + (vectors with their halves swapped) * across, all (..., W): long rows, which vectorise."""
     turned = _swapped(vectors).mul_(across)
@@ -69,6 +74,11 @@ def _turned(vectors: Tensor, along: Tensor, across: Tensor) -> Tensor:
 def _swapped(vectors: Tensor) -> Tensor:
     left, right = vectors.chunk(2, dim=-1)
     return torch.cat([right, left], dim=-1)
+
+
+def _for_heads(table: Tensor, heads: int) -> Tensor:
+    """(..., 1 or 2, 1, W) -> (..., 2, heads, W), laid out so that a row of it is as long as one of the pair."""
+    return table.expand(-1, -1, 2, heads, -1).contiguous()
 
 
 def _normalised_and_turned(
@@ -81,10 +91,9 @@ def _normalised_and_turned(
     answer = mixed.new_empty([mixed.shape[axis] for axis in order])
     places = answer.permute([order.index(axis) for axis in range(6)])  # the answer with the axes of `mixed`
     heads, gains = mixed.shape[4], gains[:, None]  # gains (2, 1, W)
-    along = torch.cat([cosine, cosine], dim=-1) * gains  # (T or 1, N or 1, 2, 1, W)
-    across = torch.cat([-sine, sine], dim=-1) * _swapped(gains)
-    along, across = (table.repeat_interleave(heads, dim=-2) for table in (along, across))
-    places[..., :2, :, :] = _turned(normal, along, across)
+    along, across = _whole_rows(cosine, sine)
+    along, across = along * gains, across * _swapped(gains)  # (T or 1, N or 1, 2, 1, W)
+    places[..., :2, :, :] = _turned(normal, _for_heads(along, heads), _for_heads(across, heads))
     places[..., 2, :, :] = mixed[..., 2, :, :]
     return answer, normal, scale
 
@@ -143,8 +152,7 @@ class _QueryKeyValue(torch.autograd.Function):
         normal, scale, gains, cosine, sine = context.saved_tensors
         places = gradient.permute([context.order.index(axis) for axis in range(6)])
         heads, width = normal.shape[4:]
-        along, across = torch.cat([cosine, cosine], dim=-1), torch.cat([sine, -sine], dim=-1)
-        along, across = (table.expand(-1, -1, 2, heads, -1).contiguous() for table in (along, across))
+        along, across = (_for_heads(table, heads) for table in _whole_rows(cosine, -sine))
         turned_back = _turned(places[..., :2, :, :].contiguous(), along, across)
         products = (turned_back * normal).reshape(-1, 2 * heads * width)
         of_gains = (products.new_ones(1, len(products)) @ products).view(2, heads, width).sum(1)
