@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from worldsim import envs
-from worldsim.agents.policy_io import load_policy, read_policy_config
+from worldsim.agents.policy_io import load_policy
 from worldsim.config import from_dict
 from worldsim.device import choose_device, choose_precision
 from worldsim.envs import EnvConfig
@@ -33,7 +33,7 @@ from worldsim.evaluation.returns import score_policy
 from worldsim.evaluation.statistics import Score
 from worldsim.model_folder import load_model
 from worldsim.rollouts import Policy, StickyRandom, UniformRandom
-from worldsim.workflow.policies import act_in_dream, load_dream_trained
+from worldsim.workflow.policies import act_in_dream, is_greedy, load_dream_trained
 from worldsim.workflow.showing import model_folder
 from worldsim.world_model import WorldModel
 
@@ -92,7 +92,7 @@ def policies(model: WorldModel, folder: Path, dtype: torch.dtype, seed: int) -> 
     policy = folder / "policy"
     if not policy.is_dir():
         return found
-    greedy = bool(read_policy_config(policy)["notes"].get("greedy", False))
+    greedy = is_greedy(policy)
     real = partial(load_dream_trained, folder, policy, greedy=greedy, dtype=dtype)
     network = load_policy(policy)
     return [*found, ("the model's policy", real, lambda rows: act_in_dream(network, seed, greedy))]

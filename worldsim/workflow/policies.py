@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policies import NetworkPolicy
-from worldsim.agents.policy_io import load_policy
+from worldsim.agents.policy_io import load_policy, read_policy_config
 from worldsim.dream import observe_state
 from worldsim.model_folder import load_model
 from worldsim.rollouts import StickyRandom
@@ -75,6 +75,11 @@ def load_dream_trained(
     model = load_model(model_folder, dtype=dtype)
     network = load_policy(Path(policy_folder))
     return DreamTrainedPolicy(model, network, greedy=greedy, noise=noise)
+
+
+def is_greedy(policy_folder: Path | str) -> bool:
+    """Whether the saved policy is to be judged by its most likely actions, as its notes say."""
+    return bool(read_policy_config(Path(policy_folder))["notes"].get("greedy", False))
 
 
 def act_in_dream(network: PolicyNetwork, seed: int, greedy: bool = False) -> Any:

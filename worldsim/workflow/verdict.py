@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from worldsim import envs
-from worldsim.agents.policy_io import load_policy, read_policy_config
+from worldsim.agents.policy_io import load_policy
 from worldsim.config import from_dict
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
@@ -30,7 +30,7 @@ from worldsim.evaluation.world import measure_world
 from worldsim.model_folder import load_model
 from worldsim.rollouts import play_episode
 from worldsim.workflow.config import EvaluateConfig, RunConfig
-from worldsim.workflow.policies import act_in_dream, load_dream_trained
+from worldsim.workflow.policies import act_in_dream, is_greedy, load_dream_trained
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import Machine, round_folders
 
@@ -84,8 +84,9 @@ def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed
     store = EpisodeStore.open(episodes_folder) if episodes_folder.is_dir() else None
     device = choose_device("auto")
     machine = Machine(device, choose_precision("auto", device))
-    greedy = bool(read_policy_config(folder / "policy")["notes"].get("greedy", False))
-    settings = EvaluateConfig(episodes=episodes, seed=seed, dream_episodes=episodes, greedy=greedy)
+    settings = EvaluateConfig(
+        episodes=episodes, seed=seed, dream_episodes=episodes, greedy=is_greedy(folder / "policy")
+    )
     verdict = _judge(folder, settings, machine, store, dict, {})
     verdict.write(out)
     print_verdict(verdict)
