@@ -6,7 +6,7 @@ In a stretch everything is aligned on frames: `actions[:, t]` is the action that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator
 
 FRAMES_AT_ONCE = 256  # through the tokenizer
 
@@ -135,6 +135,23 @@ def start_dreams(model: WorldModel, stretches: Stretches, rows: slice = slice(No
     )
 
 
+def dream_steps(
+    model: WorldModel,
+    stretches: Stretches,
+    rows: slice = slice(None),
+    actions: Tensor | None = None,
+    *,
+    seed: int = 0,
+    temperature: float | None = None,
+) -> Iterator[DreamStep]:
+    """The K dreamt steps of `rows` along `actions` (B, K[, A]); None: the real ones. Seeded as `start_dreams`."""
+    actions = stretches.future_actions if actions is None else actions
+    state = start_dreams(model, stretches, rows, seed=seed)
+    for t in range(actions.shape[1]):
+        state, step = model.step(state, actions[rows, t], temperature=temperature)
+        yield step
+
+
 def dream_along(
     model: WorldModel,
     stretches: Stretches,
@@ -148,16 +165,11 @@ def dream_along(
 
     Row i draws from the generator of `seed + i`: the same seed with other actions meets the same noise.
     """
-    actions = stretches.future_actions if actions is None else actions
     dreams = []
     for first in range(0, len(stretches), rows_at_once):
         rows = slice(first, first + rows_at_once)
-        state = start_dreams(model, stretches, rows, seed=seed + first)
-        steps = []
-        for t in range(actions.shape[1]):
-            state, step = model.step(state, actions[rows, t], temperature=temperature)
-            steps.append(step.latents.float().cpu())
-        dreams.append(torch.stack(steps, dim=1))
+        steps = dream_steps(model, stretches, rows, actions, seed=seed + first, temperature=temperature)
+        dreams.append(torch.stack([step.latents.float().cpu() for step in steps], dim=1))
     return torch.cat(dreams)
 
 

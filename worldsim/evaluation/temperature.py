@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldsim.data.store import EpisodeStore
-from worldsim.evaluation.stretches import Stretches, draw_stretches, start_dreams
+from worldsim.evaluation.stretches import Stretches, draw_stretches, dream_steps
 from worldsim.world_model import WorldModel
 
 TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
@@ -60,10 +60,6 @@ def calibrate_temperature(
 
 def dreamt_hazard(model: WorldModel, stretches: Stretches, temperature: float, *, seed: int = 0) -> float:
     """Mean predicted probability of an ending per step, of dreams along the real actions while these went on."""
-    state = start_dreams(model, stretches, seed=seed)
-    actions, present = stretches.future_actions, stretches.future_present.numpy()
-    hazards = np.zeros(present.shape)
-    for t in range(stretches.horizon):
-        state, step = model.step(state, actions[:, t], temperature=temperature)
-        hazards[:, t] = step.termination_probability.float().cpu().numpy()
-    return float(hazards[present].mean())
+    steps = dream_steps(model, stretches, seed=seed, temperature=temperature)
+    hazards = np.stack([step.termination_probability.float().cpu().numpy() for step in steps], axis=1)
+    return float(hazards[stretches.future_present.numpy()].mean(dtype=np.float64))
