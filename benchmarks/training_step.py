@@ -21,12 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from worldsim.config import load_config
 from worldsim.data.actions import action_feature_count
-from worldsim.device import autocast, choose_device, choose_precision, describe
+from worldsim.device import autocast, describe
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import LatentClip
 from worldsim.optimization import OPTIMIZERS
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.workflow.config import RunConfig
+from worldsim.workflow.run import choose_machine
 from worldsim.workflow.stages import environment_spec
 
 SQUARE = 2048
@@ -40,9 +41,8 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", metavar="key=value")
     arguments = parser.parse_args()
     config = load_config(RunConfig, arguments.config, arguments.overrides)
-    torch.set_num_threads(config.threads or torch.get_num_threads())
-    device = choose_device(config.device)
-    dtype = choose_precision(config.precision, device)
+    machine = choose_machine(config)
+    device, dtype = machine.device, machine.dtype
 
     spec = environment_spec(config)
     tokenizer = build_tokenizer(config.tokenizer, spec.frame_shape)
@@ -66,6 +66,8 @@ def main() -> None:
     update()  # a first step allocates
 
     def step() -> dict[str, float]:
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
         losses: list[torch.Tensor] = []
         return {
             "forward": timed(lambda: losses.append(forward()), device),
