@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,19 +30,27 @@ from worldsim.device import choose_device, choose_precision
 from worldsim.envs import EnvConfig
 from worldsim.evaluation.blind import Sequenced, alternations, constants
 from worldsim.evaluation.dreamt_return import Act, score_in_dream
-from worldsim.evaluation.returns import score_policy
+from worldsim.evaluation.returns import MakeBatchPolicy, MakePolicy, score_policy
 from worldsim.evaluation.statistics import Score
 from worldsim.model_folder import load_model
-from worldsim.rollouts import Policy, StickyRandom, UniformRandom
-from worldsim.workflow.policies import act_in_dream, is_greedy, load_dream_trained
+from worldsim.rollouts import Policy
+from worldsim.scripted_policies import StickyRandom, UniformRandom
+from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained
 from worldsim.workflow.showing import model_folder
 from worldsim.world_model import WorldModel
 
 HOLD_STEPS = (4, 16, 32)
 MOST_CONSTANTS = 8
 
-Candidate = tuple[str, Callable[[], Policy], Callable[[int], Act]]
-"""Name of a policy, its maker for the real env, and the maker of the same for a number of dream rows."""
+
+@dataclass(frozen=True)
+class Candidate:
+    """A policy: its maker for the real env (a BatchPolicy's if `side_by_side`), and for a number of dream rows."""
+
+    name: str
+    make_policy: MakePolicy | MakeBatchPolicy
+    act: Callable[[int], Act]
+    side_by_side: int = 0
 
 
 def main() -> None:
@@ -54,22 +63,28 @@ def main() -> None:
     make_env = partial(envs.make, from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json"))
 
     report: dict[str, dict[str, Any]] = {}
-    for name, make_policy, act in policies(model, folder, dtype, arguments.seed):
+    for candidate in policies(model, folder, dtype, arguments.seed):
         seeds = range(arguments.seed, arguments.seed + arguments.episodes)
         real = score_policy(
-            make_env, make_policy, seeds, arguments.workers, max_steps=arguments.steps, progress=f"{name}, real"
+            make_env,
+            candidate.make_policy,
+            seeds,
+            arguments.workers,
+            side_by_side=candidate.side_by_side,
+            max_steps=arguments.steps,
+            progress=f"{candidate.name}, real",
         )
         dream = score_in_dream(
             model,
-            act(arguments.episodes),
+            candidate.act(arguments.episodes),
             episodes=arguments.episodes,
             seed=arguments.seed,
             max_episode_steps=arguments.steps,
             temperature=arguments.temperature,
             rows_at_once=arguments.episodes,
-            progress=f"{name}, dream",
+            progress=f"{candidate.name}, dream",
         )
-        report[name] = {"real": _summary(real), "dream": _summary(dream)}
+        report[candidate.name] = {"real": _summary(real), "dream": _summary(dream)}
     summary = compare(
         [part["real"]["mean"] for part in report.values()], [part["dream"]["mean"] for part in report.values()]
     )
@@ -88,14 +103,15 @@ def policies(model: WorldModel, folder: Path, dtype: torch.dtype, seed: int) -> 
         *((_named(candidate), candidate.make_policy) for candidate in single),
         *((_named(candidate), candidate.make_policy) for candidate in alternations(space, HOLD_STEPS)),
     ]
-    found: list[Candidate] = [(name, make, partial(each_row, make, seed)) for name, make in blind]
+    found = [Candidate(name, make, partial(each_row, make, seed)) for name, make in blind]
     policy = folder / "policy"
     if not policy.is_dir():
         return found
     greedy = is_greedy(policy)
     real = partial(load_dream_trained, folder, policy, greedy=greedy, dtype=dtype)
     network = load_policy(policy)
-    return [*found, ("the model's policy", real, lambda rows: act_in_dream(network, seed, greedy))]
+    own = Candidate("the model's policy", real, lambda rows: act_in_dream(network, seed, greedy), SIDE_BY_SIDE)
+    return [*found, own]
 
 
 def each_row(make_policy: Callable[[], Policy], seed: int, rows: int) -> Act:

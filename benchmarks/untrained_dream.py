@@ -30,7 +30,7 @@ from worldsim.evaluation.seeds import fresh_seeds
 from worldsim.model_folder import load_model, save_model
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
-from worldsim.workflow.policies import load_dream_trained
+from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
 from worldsim.workflow.showing import model_folder
 from worldsim.world_model import WorldModel
 
@@ -69,6 +69,7 @@ def main() -> None:
         partial(load_dream_trained, folder, folder / "policy", greedy=config.evaluate.greedy, dtype=torch.bfloat16),
         fresh_seeds(config.evaluate.seed, config.evaluate.episodes, used),
         config.evaluate.workers,
+        side_by_side=SIDE_BY_SIDE,
         progress="agent in the real env",
     )
     write_json(arguments.folder / "untrained_dream.json", score.to_dict())

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -11,17 +12,8 @@ from numpy.typing import NDArray
 
 from tests.data.counting import SHAPE, CountingEnv, read_picture
 from worldsim.errors import UserError
-from worldsim.rollouts import (
-    Action,
-    Constant,
-    EpisodeResult,
-    OpenLoop,
-    Policy,
-    StickyRandom,
-    UniformRandom,
-    play_episode,
-    play_many,
-)
+from worldsim.rollouts import Action, EpisodeResult, Policy, play_episode, play_many, play_side_by_side
+from worldsim.scripted_policies import Constant, OpenLoop, StickyRandom, UniformRandom
 
 FIVE = gym.spaces.Discrete(5)
 BOX = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 10], np.float32))
@@ -38,6 +30,23 @@ class StepReader:
 
     def __call__(self, frame: NDArray[np.uint8]) -> Action:
         return int(read_picture(frame)[1]) % 5
+
+
+class ManyStepReaders:
+    """The same for rows side by side, and a record of who played beside whom."""
+
+    name = "step-readers"
+
+    def __init__(self) -> None:
+        self.rows: list[list[int]] = []
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        self.rows.clear()
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
+        assert len(frames) == len(rows)
+        self.rows.append(rows.tolist())
+        return [int(step) % 5 for step in read_picture(frames)[1]]
 
 
 class NoTicsEnv(CountingEnv):
@@ -109,6 +118,44 @@ def test_a_limit_at_the_very_end_does_not_truncate_a_termination() -> None:
     limited = play_episode(CountingEnv(), Constant(1), seed, max_steps=whole.length)
     assert_equal(whole, limited)
     assert not limited.truncated
+
+
+def test_side_by_side_each_plays_its_own_episode() -> None:
+    seeds = [6, 3, 12, 6]
+    policy = ManyStepReaders()
+    results = play_side_by_side([CountingEnv() for _ in seeds], policy, seeds)
+    for seed, result in zip(seeds, results, strict=True):
+        assert_equal(result, play_episode(CountingEnv(), StepReader(), seed))
+    lengths = [result.length for result in results]
+    assert len(set(lengths)) > 1, "some rows must go on when others have ended"
+    assert policy.rows == [[row for row in range(4) if lengths[row] > t] for t in range(max(lengths))]
+    lean = play_side_by_side([CountingEnv() for _ in seeds], policy, seeds, keep_frames=False)
+    assert [result.actions.tolist() for result in lean] == [result.actions.tolist() for result in results]
+    with pytest.raises(ValueError, match="4 episodes side by side need as many envs, got 1"):
+        play_side_by_side([CountingEnv()], policy, seeds)
+
+
+@pytest.mark.parametrize("budget", [1, 6, 7, 13, 20, 35])
+def test_episodes_side_by_side_share_their_tics(budget: int) -> None:
+    spent: list[int] = []
+    results = play_side_by_side(
+        [CountingEnv() for _ in range(3)], ManyStepReaders(), [5, 8, 9], max_tics=budget, on_step=spent.append
+    )
+    assert all(result.length >= 1 and (result.terminated or result.truncated) for result in results)
+    assert sum(spent) == sum(result.tics for result in results)
+    assert sum(spent) <= max(budget, 6)  # one step of each may not be refused
+    whole = [play_episode(CountingEnv(), StepReader(), seed).length for seed in (5, 8, 9)]
+    if sum(2 * length for length in whole) > budget:
+        assert any(result.length < length for result, length in zip(results, whole, strict=True))
+
+
+def test_blocks_do_not_depend_on_the_workers() -> None:
+    seeds = list(range(11))
+    one = play_many(CountingEnv, ManyStepReaders, seeds, side_by_side=3, keep_frames=True)
+    two = play_many(CountingEnv, ManyStepReaders, seeds, 2, side_by_side=3, keep_frames=True)
+    for seed, first, second in zip(seeds, one, two, strict=True):
+        assert_equal(first, second)
+        assert_equal(first, play_episode(CountingEnv(), StepReader(), seed))
 
 
 def test_frames_of_another_kind_are_a_user_error() -> None:

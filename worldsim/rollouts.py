@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import gymnasium as gym
@@ -15,9 +16,6 @@ from worldsim.workers import Send, run_workers
 
 Action = int | NDArray[np.float32]
 Env = gym.Env[Any, Any]
-
-# A policy's stream of random numbers must differ from the environment's, which starts from the same seed.
-POLICY_STREAM = 0x706F6C
 
 
 class Policy(Protocol):
@@ -32,6 +30,18 @@ class Policy(Protocol):
         """The action after a frame (H, W, C): an int for Discrete spaces, a float32 array for Box."""
 
 
+class BatchPolicy(Protocol):
+    """A policy that plays several episodes side by side, a row each: one pass of a network serves them all."""
+
+    name: str
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begins a new episode in each row."""
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
+        """The actions of the rows (P,), ascending, that still play, after their frames (P, H, W, C)."""
+
+
 @dataclass(frozen=True)
 class EpisodeResult:
     """One episode as it was played. `frames` is None where they were not kept."""
@@ -41,7 +51,7 @@ class EpisodeResult:
     length: int  # steps
     tics: int  # steps of the underlying environment
     terminated: bool
-    truncated: bool  # by the environment or by a limit given to `play_episode`
+    truncated: bool  # by the environment or by a limit
     frames: NDArray[np.uint8] | None  # (T+1, H, W, C)
     actions: NDArray[Any]  # (T,) int64 or (T, A) float32
     rewards: NDArray[np.float32]  # (T,)
@@ -58,57 +68,77 @@ def play_episode(
     on_step: Callable[[int], None] | None = None,
     reset_options: dict[str, Any] | None = None,
 ) -> EpisodeResult:
-    """Plays from `env.reset(seed=seed, options=reset_options)` to the end, or cuts (truncates) it at a limit.
-
-    `max_tics` limits the steps of the underlying environment, which `info["tics"]` counts (1 for each step where it
-    is missing). A step as long as the longest so far that would go beyond it is not taken; there is always one step.
-    `on_step` is told each step's tics.
-    """
-    policy.reset(seed)
-    frame, _ = env.reset(seed=seed, options=reset_options)
-    frames, actions, rewards = [_checked_frame(frame)] if keep_frames else [], [], []
-    tics = longest_step = 0
-    terminated = truncated = False
-    while not (terminated or truncated):
-        action = policy(frame)
-        frame, reward, terminated, truncated, info = env.step(action)
-        step_tics = int(info.get("tics", 1))
-        tics, longest_step = tics + step_tics, max(longest_step, step_tics)
-        actions.append(_stored_action(action))
-        rewards.append(float(reward))
-        if keep_frames:
-            frames.append(_checked_frame(frame))
-        if on_step is not None:
-            on_step(step_tics)
-        at_limit = (max_steps is not None and len(rewards) >= max_steps) or (
-            max_tics is not None and tics + longest_step > max_tics
-        )
-        truncated = bool(truncated) or (at_limit and not terminated)
-    return EpisodeResult(
-        seed=seed,
-        total_reward=float(np.sum(rewards)),
-        length=len(rewards),
-        tics=tics,
-        terminated=bool(terminated),
-        truncated=truncated,
-        frames=np.stack(frames) if keep_frames else None,
-        actions=np.stack(actions),
-        rewards=np.array(rewards, np.float32),
+    """One episode; see `play_side_by_side`."""
+    [result] = play_side_by_side(
+        [env],
+        _OneRow(policy),
+        [seed],
+        max_steps=max_steps,
+        max_tics=max_tics,
+        keep_frames=keep_frames,
+        on_step=on_step,
+        reset_options=reset_options,
     )
+    return result
+
+
+def play_side_by_side(
+    envs: Sequence[Env],
+    policy: BatchPolicy,
+    seeds: Sequence[int],
+    *,
+    max_steps: int | None = None,
+    max_tics: int | None = None,
+    keep_frames: bool = True,
+    on_step: Callable[[int], None] | None = None,
+    reset_options: dict[str, Any] | None = None,
+) -> list[EpisodeResult]:
+    """One episode for each seed, in an env of its own, all in step until the last has ended.
+
+    Each plays from `env.reset(seed=seed, options=reset_options)` to the end, or is cut (truncated) at a limit.
+    `max_tics` limits the steps of the underlying environments, of all episodes together, which `info["tics"]` counts
+    (1 for each step where it is missing): where steps as long as the longest so far would go beyond it, all episodes
+    are cut; each has at least one step. `on_step` is told each step's tics.
+    """
+    if len(envs) < len(seeds):
+        raise ValueError(f"{len(seeds)} episodes side by side need as many envs, got {len(envs)}")
+    policy.reset(seeds)
+    playing: list[_Recording] = []
+    for row, (env, seed) in enumerate(zip(envs, seeds, strict=False)):
+        frame, _ = env.reset(seed=seed, options=reset_options)
+        playing.append(_Recording(row, seed, env, [_checked_frame(frame)]))
+    recordings = list(playing)
+    tics = longest_step = 0
+    while playing:
+        frames = np.stack([recording.frames[-1] for recording in playing])
+        actions = policy(frames, np.array([recording.row for recording in playing]))
+        for recording, action in zip(playing, actions, strict=True):
+            step_tics = recording.step(action, keep_frames)
+            tics, longest_step = tics + step_tics, max(longest_step, step_tics)
+            if on_step is not None:
+                on_step(step_tics)
+        playing = [recording for recording in playing if not recording.ended]
+        out_of_tics = max_tics is not None and tics + len(playing) * longest_step > max_tics
+        for recording in playing:
+            recording.truncated = out_of_tics or (max_steps is not None and len(recording.rewards) >= max_steps)
+        playing = [recording for recording in playing if not recording.ended]
+    return [recording.result(keep_frames) for recording in recordings]
 
 
 def play_many(
     make_env: Callable[[], Env],
-    make_policy: Callable[[], Policy],
+    make_policy: Callable[[], Policy] | Callable[[], BatchPolicy],
     seeds: Sequence[int],
     workers: int = 1,
     *,
+    side_by_side: int = 0,
     max_steps: int | None = None,
     keep_frames: bool = False,
     on_episode: Callable[[EpisodeResult], None] | None = None,
 ) -> list[EpisodeResult]:
     """One episode for each seed, in the order of the seeds whatever the number of worker processes.
 
+    side_by_side: 0 if the policy is a `Policy`; of a `BatchPolicy` the number of episodes that it plays at once.
     With more than one worker, `make_env` and `make_policy` must be picklable. `on_episode` hears of each episode as
     soon as it is over. Raises UserError when a worker fails.
     """
@@ -123,10 +153,14 @@ def play_many(
             on_episode(result)
 
     numbered = list(enumerate(int(seed) for seed in seeds))
-    shares = [numbered[worker::workers] for worker in range(min(workers, len(numbered)))]
+    at_once = max(1, side_by_side)
+    # Who plays beside whom must not depend on the workers: another batch, another last bit.
+    blocks = [numbered[first : first + at_once] for first in range(0, len(numbered), at_once)]
+    shares = [blocks[worker::workers] for worker in range(min(workers, len(blocks)))]
     if shares:
+        task = _play_blocks if side_by_side else _play_share
         common = {"make_env": make_env, "make_policy": make_policy, "max_steps": max_steps, "keep_frames": keep_frames}
-        run_workers(_play_share, [{**common, "numbered_seeds": share} for share in shares], receive)
+        run_workers(task, [{**common, "blocks": share} for share in shares], receive)
     return [results[number] for number, _ in numbered]
 
 
@@ -135,16 +169,106 @@ def _play_share(
     *,
     make_env: Callable[[], Env],
     make_policy: Callable[[], Policy],
-    numbered_seeds: Sequence[tuple[int, int]],
+    blocks: Sequence[Sequence[tuple[int, int]]],
     max_steps: int | None,
     keep_frames: bool,
 ) -> None:
     env, policy = make_env(), make_policy()
     try:
-        for number, seed in numbered_seeds:
+        for [(number, seed)] in blocks:
             send((number, play_episode(env, policy, seed, max_steps=max_steps, keep_frames=keep_frames)))
     finally:
         env.close()
+
+
+def _play_blocks(
+    send: Send,
+    *,
+    make_env: Callable[[], Env],
+    make_policy: Callable[[], BatchPolicy],
+    blocks: Sequence[Sequence[tuple[int, int]]],
+    max_steps: int | None,
+    keep_frames: bool,
+) -> None:
+    policy = make_policy()
+    with several(make_env, max(len(block) for block in blocks)) as envs:
+        for block in blocks:
+            seeds = [seed for _, seed in block]
+            results = play_side_by_side(envs, policy, seeds, max_steps=max_steps, keep_frames=keep_frames)
+            for (number, _), result in zip(block, results, strict=True):
+                send((number, result))
+
+
+@contextmanager
+def several(make_env: Callable[[], Env], count: int) -> Iterator[list[Env]]:
+    """`count` environments, closed at the end."""
+    with ExitStack() as stack:
+        envs: list[Env] = []
+        for _ in range(count):
+            env = make_env()
+            stack.callback(env.close)
+            envs.append(env)
+        yield envs
+
+
+class _OneRow:
+    """A `Policy` as the only row of a `BatchPolicy`."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.name = policy.name
+        self._policy = policy
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        [seed] = seeds
+        self._policy.reset(seed)
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
+        return [self._policy(frames[0])]
+
+
+@dataclass
+class _Recording:
+    """An episode while it is played: without `keep_frames` only the newest frame is held."""
+
+    row: int
+    seed: int
+    env: Env
+    frames: list[NDArray[np.uint8]]
+    actions: list[NDArray[Any]] = field(default_factory=list)
+    rewards: list[float] = field(default_factory=list)
+    tics: int = 0
+    terminated: bool = False
+    truncated: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.terminated or self.truncated
+
+    def step(self, action: Action, keep_frames: bool) -> int:
+        """Play one step; returns its tics."""
+        frame, reward, terminated, truncated, info = self.env.step(action)
+        tics = int(info.get("tics", 1))
+        self.tics += tics
+        self.actions.append(_stored_action(action))
+        self.rewards.append(float(reward))
+        if not keep_frames:
+            self.frames.clear()
+        self.frames.append(_checked_frame(frame))
+        self.terminated, self.truncated = bool(terminated), bool(truncated)
+        return tics
+
+    def result(self, keep_frames: bool) -> EpisodeResult:
+        return EpisodeResult(
+            seed=self.seed,
+            total_reward=float(np.sum(self.rewards)),
+            length=len(self.rewards),
+            tics=self.tics,
+            terminated=self.terminated,
+            truncated=self.truncated,
+            frames=np.stack(self.frames) if keep_frames else None,
+            actions=np.stack(self.actions),
+            rewards=np.array(self.rewards, np.float32),
+        )
 
 
 def _checked_frame(frame: Any) -> NDArray[np.uint8]:
@@ -160,90 +284,3 @@ def _stored_action(action: Action) -> NDArray[Any]:
     if np.issubdtype(array.dtype, np.integer):
         return array.astype(np.int64).reshape(())
     return array.astype(np.float32).reshape(-1)
-
-
-class UniformRandom:
-    """Each action anew, uniform over a Discrete or bounded Box space."""
-
-    name = "uniform"
-
-    def __init__(self, action_space: gym.Space[Any]) -> None:
-        self._space = _drawable(action_space)
-        self._random = np.random.default_rng()
-
-    def reset(self, seed: int) -> None:
-        """Seeds the episode's draws."""
-        self._random = np.random.default_rng((seed, POLICY_STREAM))
-
-    def __call__(self, frame: NDArray[np.uint8]) -> Action:
-        """A fresh draw."""
-        return _draw(self._space, self._random)
-
-
-class StickyRandom:
-    """Repeats its last action with probability `stickiness`, else draws a new one: random play that goes places.
-
-    "mixed" draws the stickiness of each episode from U(0.5, 0.98).
-    """
-
-    def __init__(self, action_space: gym.Space[Any], stickiness: float | str = "mixed") -> None:
-        if stickiness != "mixed" and not (isinstance(stickiness, int | float) and 0 <= stickiness <= 1):
-            raise UserError(f"stickiness: {stickiness!r}, expected a number from 0 to 1 or 'mixed'")
-        self.name = f"sticky-{stickiness}"
-        self._space = _drawable(action_space)
-        self._stickiness = stickiness
-        self.reset(0)
-
-    def reset(self, seed: int) -> None:
-        """Seeds the episode's draws, forgets the last action and draws a mixed stickiness."""
-        self._random = np.random.default_rng((seed, POLICY_STREAM))
-        mixed = float(self._random.uniform(0.5, 0.98))
-        self._probability = mixed if isinstance(self._stickiness, str) else self._stickiness
-        self._last: Action | None = None
-
-    def __call__(self, frame: NDArray[np.uint8]) -> Action:
-        """The last action or a fresh draw."""
-        if self._last is None or self._random.random() >= self._probability:
-            self._last = _draw(self._space, self._random)
-        return self._last
-
-
-class OpenLoop:
-    """Plays `actions` in turn, each for `hold` steps, and begins anew at the end: a policy without eyes."""
-
-    def __init__(self, actions: Sequence[Action], hold: int = 1, name: str = "open-loop") -> None:
-        if not actions or hold < 1:
-            raise UserError(f"open-loop policy: {len(actions)} actions held {hold} steps, expected 1 or more of each")
-        self.name = name
-        self._actions = list(actions)
-        self._hold = hold
-        self._step = 0
-
-    def reset(self, seed: int) -> None:
-        """Begins with the first action."""
-        self._step = 0
-
-    def __call__(self, frame: NDArray[np.uint8]) -> Action:
-        """The action whose turn it is."""
-        action = self._actions[self._step // self._hold % len(self._actions)]
-        self._step += 1
-        return action
-
-
-class Constant(OpenLoop):
-    """The same action at each step."""
-
-    def __init__(self, action: Action) -> None:
-        super().__init__([action], name="constant")
-
-
-def _drawable(space: gym.Space[Any]) -> gym.spaces.Discrete | gym.spaces.Box:
-    if isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and space.is_bounded("both")):
-        return space
-    raise UserError(f"action space {space}: random play needs Discrete or a bounded Box")
-
-
-def _draw(space: gym.spaces.Discrete | gym.spaces.Box, random: np.random.Generator) -> Action:
-    if isinstance(space, gym.spaces.Discrete):
-        return int(space.start + random.integers(space.n))
-    return random.uniform(space.low, space.high).astype(np.float32)

@@ -54,6 +54,11 @@ class WorldState:
         generators = tuple(_copied(generator) for generator in self.generators)
         return WorldState(self.dynamics.clone(), self.latents.clone(), generators)
 
+    def select_rows(self, rows: Tensor) -> WorldState:
+        """A copy of some rows (R,), indices; it goes on drawing from their generators."""
+        generators = tuple(self.generators[row] for row in rows.tolist())
+        return WorldState(self.dynamics.select_rows(rows), self.latents[rows], generators)
+
 
 class WorldModel:
     """A trained world model, frozen; see `worldsim.model_folder` for how it lies on disk."""

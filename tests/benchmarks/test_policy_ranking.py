@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.policy_ranking import compare, each_row
-from worldsim.rollouts import OpenLoop
+from worldsim.scripted_policies import OpenLoop
 
 
 def test_the_same_order_has_no_regret() -> None:

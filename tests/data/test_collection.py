@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,26 @@ from tests.data.counting import CountingEnv, contents, fill, read_picture, spec
 from worldsim.data.collection import collect, episode_seed, is_held_out
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
-from worldsim.rollouts import StickyRandom
+from worldsim.rollouts import Action
+from worldsim.scripted_policies import StickyRandom
 
 random_policy = partial(StickyRandom, gym.spaces.Discrete(5))
 
 
+class BlockRandom:
+    """Random actions that depend on who plays beside whom, as the last bit of a batched network does."""
+
+    name = "block-random"
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        self._random = np.random.default_rng(list(seeds))
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
+        return [int(action) for action in self._random.integers(5, size=len(rows))]
+
+
 class FailingEnv(CountingEnv):
-    """Fails in the middle of the first episode that begins when the file `trap` holds that many lines."""
+    """Fails in the middle of the first episode that begins when the file `trap` holds that many lines or more."""
 
     def __init__(self, trap: Path, episodes: int) -> None:
         super().__init__()
@@ -38,7 +51,7 @@ class FailingEnv(CountingEnv):
         return super().reset(seed=seed, options=options)
 
     def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        if self.count == 2 and self._trap.read_text().count("\n") == self._episodes:
+        if self.count == 2 and self._trap.read_text().count("\n") >= self._episodes:
             raise RuntimeError("the engine stopped")
         return super().step(action)
 
@@ -53,7 +66,8 @@ def run(folder: Path, make_env: Callable[[], Any] = CountingEnv, **changes: Any)
         "policy_name": "sticky",
         "progress": False,
     }
-    return collect(folder, spec(), make_env, random_policy, **{**arguments, **changes})
+    policy: Any = BlockRandom if changes.get("side_by_side") else random_policy
+    return collect(folder, spec(), make_env, policy, **{**arguments, **changes})
 
 
 def test_a_round_uses_its_budget_and_no_more(tmp_path: Path) -> None:
@@ -97,17 +111,35 @@ def test_two_workers_play_the_same_episodes_as_one(tmp_path: Path) -> None:
         assert entry.split == one[entry.seed].split
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_an_interrupted_round_ends_as_one_that_was_not(tmp_path: Path, workers: int) -> None:
-    run(tmp_path / "whole", workers=workers)
+@pytest.mark.parametrize(("workers", "side_by_side"), [(1, 0), (2, 0), (1, 3), (2, 3)])
+def test_an_interrupted_round_ends_as_one_that_was_not(tmp_path: Path, workers: int, side_by_side: int) -> None:
+    settings: dict[str, Any] = {"workers": workers, "side_by_side": side_by_side}
+    run(tmp_path / "whole", **settings)
     trap = tmp_path / "trap"
     with pytest.raises(UserError, match="the engine stopped"):
-        run(tmp_path / "resumed", partial(FailingEnv, trap, 6), workers=workers)
+        run(tmp_path / "resumed", partial(FailingEnv, trap, 6), **settings)
     stored = len(EpisodeStore.open(tmp_path / "resumed"))
     assert 1 <= stored < len(EpisodeStore.open(tmp_path / "whole"))
-    resumed = run(tmp_path / "resumed", workers=workers)
+    resumed = run(tmp_path / "resumed", **settings)
     resumed.verify()
     assert contents(tmp_path / "resumed") == contents(tmp_path / "whole")
+
+
+def test_an_interrupted_block_is_played_again_as_a_whole(tmp_path: Path) -> None:
+    whole = run(tmp_path / "whole", side_by_side=4)
+    assert len(whole) > 8
+    for stored in range(1, 9):  # the process was killed between two episodes of a block
+        folder = tmp_path / str(stored)
+        fill(EpisodeStore.create(folder, spec()), "round00-worker00", *(whole[number] for number in range(stored)))
+        (folder / "round00.json").write_bytes((tmp_path / "whole" / "round00.json").read_bytes())
+        run(folder, side_by_side=4)
+        assert contents(folder) == contents(tmp_path / "whole"), stored
+
+
+def test_the_last_block_leaves_room_for_whole_episodes(tmp_path: Path) -> None:
+    store = run(tmp_path / "store", side_by_side=16, budget_tics=1001)
+    assert 960 <= store.total_tics() <= 1001
+    assert (store.lengths[-16:] < 3).sum() <= 3
 
 
 def test_a_finished_round_is_not_played_again(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from worldsim.evaluation.blind import (
     search,
 )
 from worldsim.evaluation.returns import returns_of_many, score_policy
-from worldsim.rollouts import Constant, OpenLoop
+from worldsim.rollouts import Action
 
 BOX = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 10], np.float32))
 
@@ -36,15 +37,16 @@ class Witness:
     name = "witness"
 
     def __init__(self) -> None:
-        self.seen: list[tuple[int, int]] = []
+        self.seen: list[list[tuple[int, int]]] = []
 
-    def reset(self, seed: int) -> None:
-        self.seen.clear()
+    def reset(self, seeds: Sequence[int]) -> None:
+        self.seen = [[] for _ in seeds]
 
-    def __call__(self, frame: NDArray[np.uint8]) -> int:
-        number, step = read_picture(frame)
-        self.seen.append((int(number), int(step)))
-        return int(step) % 5
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
+        numbers, steps = read_picture(frames)
+        for row, number, step in zip(rows, numbers, steps, strict=True):
+            self.seen[row].append((int(number), int(step)))
+        return [int(step) % 5 for step in steps]
 
 
 def actions_of(candidates: list[Sequenced]) -> list[Any]:
@@ -149,10 +151,11 @@ def test_shuffled_observations_come_from_another_episode(counting_store: Episode
     assert isinstance(witness, Witness)
     shown = set()
     for seed in range(3, 40):
-        policy.reset(seed)
-        truth = np.zeros(SHAPE, np.uint8)
-        actions = [policy(truth) for _ in range(12)]
-        numbers, steps = zip(*witness.seen, strict=True)
+        policy.reset([1000, seed])
+        truth = np.zeros((2, *SHAPE), np.uint8)
+        actions = [policy(truth, np.arange(2))[1] for _ in range(6)]
+        actions += [policy(truth[:1], np.array([1]))[0] for _ in range(6)]  # the other row has ended
+        numbers, steps = zip(*witness.seen[1], strict=True)
         # Five steps have six frames; the last, after the termination, is blank and not shown. Then from the start.
         assert steps == (0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, 1)
         assert actions == [step % 5 for step in steps]
@@ -163,20 +166,21 @@ def test_shuffled_observations_come_from_another_episode(counting_store: Episode
 
 
 def test_shuffled_observations_travel_to_workers(counting_store: EpisodeStore) -> None:
-    make = partial(ShuffledObservations, partial(Constant, 1), counting_store.folder)
+    make = partial(ShuffledObservations, Witness, counting_store.folder)
     policy = pickle.loads(pickle.dumps(make))()
-    assert policy.name == "constant, shuffled observations"
+    assert policy.name == "witness, shuffled observations"
     again = pickle.loads(pickle.dumps(ShuffledObservations(Witness, counting_store.folder)))
-    again.reset(8)
-    assert again(np.zeros(SHAPE, np.uint8)) == 0
+    again.reset([8])
+    assert again(np.zeros((1, *SHAPE), np.uint8), np.arange(1)) == [0]
     with pytest.raises(UserError, match="no episodes in split 'nowhere'"):
-        ShuffledObservations(partial(OpenLoop, [1]), counting_store.folder, split="nowhere")
+        ShuffledObservations(Witness, counting_store.folder, split="nowhere")
     scores = score_baselines(
         CountingEnv,
         gym.spaces.Discrete(5),
-        [7, 8],
+        [7, 8, 9],
         [1, 2],
         hold_steps=[2],
+        side_by_side=2,
         make_agent=Witness,
         store_folder=counting_store.folder,
         progress=False,

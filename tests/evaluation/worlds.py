@@ -19,7 +19,7 @@ from worldsim.data.latents import encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
-from worldsim.rollouts import StickyRandom
+from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig

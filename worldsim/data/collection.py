@@ -2,7 +2,9 @@
 
 Worker w of n plays the episodes w, w + n, w + 2n, ... into a shard of its own until its share of the budget is used.
 An episode's seed and split follow from its number alone, so a collection that is interrupted and run again ends up
-with the same bytes as one that was not: only the episode that was being played is played again.
+with the same bytes as one that was not: only the episode that was being played is played again. A `BatchPolicy` plays a
+block of episodes at once. Which episodes form a block follows from what was stored before it; a block that was
+interrupted is played again as a whole, since the rows of another batch would differ in the last bit.
 """
 
 from __future__ import annotations
@@ -24,10 +26,11 @@ from worldsim.data.files import explained, write_json
 from worldsim.data.shards import IndexEntry
 from worldsim.data.store import EpisodeStore, open_or_create
 from worldsim.errors import UserError
-from worldsim.rollouts import Env, EpisodeResult, Policy, play_episode
+from worldsim.rollouts import BatchPolicy, Env, EpisodeResult, Policy, play_episode, play_side_by_side, several
 from worldsim.workers import Send, run_workers
 
 REPORT_SECONDS = 0.5
+FIRST_GUESS_TICS = 200  # of an episode, where none was played yet
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,7 @@ class RoundPlan:
     policy: str
     max_steps: int | None
     reset_options: dict[str, Any] | None
+    side_by_side: int
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ def collect(
     store_folder: Path | str,
     spec: EnvSpec,
     make_env: Callable[[], Env],
-    make_policy: Callable[[], Policy],
+    make_policy: Callable[[], Policy] | Callable[[], BatchPolicy],
     *,
     budget_tics: int,
     workers: int,
@@ -67,20 +71,22 @@ def collect(
     max_steps: int | None = None,
     reset_options: dict[str, Any] | None = None,
     compression: str = "none",
+    side_by_side: int = 0,
 ) -> EpisodeStore:
     """Plays one round of `budget_tics` steps of the underlying environment and returns the store.
 
-    Run again, it continues where it stopped, or returns at once when the budget is used; the last episode of each
-    worker is cut (truncated) at the worker's share. With more than one worker `make_env` and `make_policy` must be
-    picklable. `max_steps` cuts single episodes, `reset_options` go to `env.reset`. Raises UserError for unusable
-    values, for a round that was begun otherwise, and when a worker fails; what was stored until then stays.
+    Run again, it continues where it stopped, or returns at once when the budget is used; what each worker plays last
+    is cut (truncated) at the worker's share. With more than one worker `make_env` and `make_policy` must be picklable.
+    `max_steps` cuts single episodes, `reset_options` go to `env.reset`. side_by_side: 0 if the policy is a `Policy`;
+    of a `BatchPolicy` the number of episodes that a worker plays at once. Raises UserError for unusable values, for a
+    round that was begun otherwise, and when a worker fails; what was stored until then stays.
     """
     if budget_tics < workers or workers < 1:
         raise UserError(f"{budget_tics} tics for {workers} workers: expected at least 1 worker and 1 tic for each")
     if not 0 <= held_out_fraction <= 0.5:
         raise UserError(f"held_out_fraction: {held_out_fraction}, expected 0 to 0.5")
     store = open_or_create(store_folder, spec, compression)
-    plan = RoundPlan(seed, round, workers, held_out_fraction, policy_name, max_steps, reset_options)
+    plan = RoundPlan(seed, round, workers, held_out_fraction, policy_name, max_steps, reset_options, side_by_side)
     _check_same_plan(store.folder / f"round{round:02d}.json", plan)
     done = [entry for entry in store.entries if entry.round == round]
     episodes = len(done)
@@ -139,29 +145,47 @@ def _collect_share(
     worker: int,
     share_tics: int,
     make_env: Callable[[], Env],
-    make_policy: Callable[[], Policy],
+    make_policy: Callable[[], Any],
 ) -> None:
     with EpisodeStore.open(folder).writer(f"round{plan.round:02d}-worker{worker:02d}") as writer:
-        if not _left(share_tics, writer.entries):
+        first = _block_begun(plan, share_tics, writer.entries)
+        if not _left(share_tics, writer.entries[:first]):
             return
-        env, policy, reporter = make_env(), make_policy(), _Reporter(send)
-        try:
-            while left := _left(share_tics, writer.entries):
-                number = worker + plan.workers * len(writer.entries)
-                seed = episode_seed(plan.seed, plan.round, number)
-                result = play_episode(
-                    env,
-                    policy,
-                    seed,
-                    max_steps=plan.max_steps,
-                    max_tics=left,
-                    on_step=reporter.add_step,
-                    reset_options=plan.reset_options,
-                )
-                writer.append(_as_episode(result, plan, number))
-                reporter.send(episodes=1)
-        finally:
-            env.close()
+        policy, reporter = make_policy(), _Reporter(send)
+        with several(make_env, max(1, plan.side_by_side)) as envs:
+            while left := _left(share_tics, writer.entries[:first]):
+                count = _block_size(plan, left, writer.entries[:first])
+                numbers = [worker + plan.workers * (first + k) for k in range(count)]
+                seeds = [episode_seed(plan.seed, plan.round, number) for number in numbers]
+                limits: dict[str, Any] = {"max_steps": plan.max_steps, "max_tics": left, "on_step": reporter.add_step}
+                if plan.side_by_side:
+                    results = play_side_by_side(envs, policy, seeds, **limits, reset_options=plan.reset_options)
+                else:
+                    results = [play_episode(envs[0], policy, *seeds, **limits, reset_options=plan.reset_options)]
+                stored = len(writer.entries) - first  # of a block that was interrupted
+                for number, result in list(zip(numbers, results, strict=True))[stored:]:
+                    writer.append(_as_episode(result, plan, number))
+                    reporter.send(episodes=1)
+                first += count
+
+
+def _block_size(plan: RoundPlan, left: int, entries: list[IndexEntry]) -> int:
+    """How many episodes to play next, so that what is left is enough for each, going by those before (`entries`)."""
+    if not plan.side_by_side:
+        return 1
+    mean_tics = sum(entry.tics for entry in entries) / len(entries) if entries else FIRST_GUESS_TICS
+    return max(1, min(plan.side_by_side, int(left / mean_tics)))
+
+
+def _block_begun(plan: RoundPlan, share_tics: int, entries: list[IndexEntry]) -> int:
+    """Where among `entries` the block begins that is not stored as a whole; their number if all are."""
+    first = 0
+    while first < len(entries):
+        size = _block_size(plan, _left(share_tics, entries[:first]), entries[:first])
+        if first + size > len(entries):
+            break
+        first += size
+    return first
 
 
 def _left(share_tics: int, entries: list[IndexEntry]) -> int:

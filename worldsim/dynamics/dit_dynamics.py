@@ -45,6 +45,10 @@ class DiTState:
             self.memory.clone(), self.filled.clone(), self.previous.clone(), self.belief.clone(), self.clock
         )
 
+    def select_rows(self, rows: Tensor) -> DiTState:
+        """A copy of some rows (R,), indices."""
+        return DiTState(self.memory[:, :, rows], self.filled[rows], self.previous[rows], self.belief[rows], self.clock)
+
 
 def band(frames: int, window: int, device: torch.device) -> Tensor:
     """bool (1, T, T): frame t sees the memory of the window - 1 frames before it."""

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
-from worldsim.evaluation.returns import MakeEnv, MakePolicy, returns_of_many, score_policy
+from worldsim.evaluation.returns import MakeBatchPolicy, MakeEnv, MakePolicy, returns_of_many, score_policy
 from worldsim.evaluation.seeds import check_disjoint
 from worldsim.evaluation.statistics import Score
-from worldsim.rollouts import Action, OpenLoop, Policy, StickyRandom, UniformRandom
+from worldsim.rollouts import Action, Policy
+from worldsim.scripted_policies import OpenLoop, StickyRandom, UniformRandom
 
 HOLD_STEPS = (1, 2, 4, 6, 8, 12, 16, 25, 32, 50)
 FIRST_EPISODES = 4  # of each candidate in the first round of the search
@@ -138,37 +139,39 @@ def search(
 
 
 class ShuffledObservations:
-    """A policy that is shown the frames of another, recorded episode instead of what happens.
+    """A `BatchPolicy` that is shown the frames of another, recorded episode instead of what happens.
 
     The episode is drawn for each seed from `split` of the store; its frames begin anew when they run out.
     """
 
-    def __init__(self, make_policy: MakePolicy, store_folder: Path | str, split: str = "held_out") -> None:
+    def __init__(self, make_policy: MakeBatchPolicy, store_folder: Path | str, split: str = "held_out") -> None:
         self._policy = make_policy()
         self.name = f"{self._policy.name}, shuffled observations"
         self._store = EpisodeStore.open(store_folder)
         self._episodes = self._store.indices(split)
         if not len(self._episodes):
             raise UserError(f"{store_folder} has no episodes in split {split!r}: collect some to show their frames")
-        self._frames: NDArray[np.uint8] | None = None
+        self._recorded: list[NDArray[np.uint8]] = []
         self._step = 0
 
-    def reset(self, seed: int) -> None:
-        """Begins a new episode and draws the one to be shown."""
-        self._policy.reset(seed)
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begins a new episode in each row and draws the one to be shown in it."""
+        self._policy.reset(seeds)
+        self._recorded = [self._draw(seed) for seed in seeds]
+        self._step = 0
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
+        """The actions after frames (P, H, W, C) of the other episodes; the given ones are not looked at."""
+        shown = np.stack([self._recorded[row][self._step % len(self._recorded[row])] for row in rows])
+        self._step += 1
+        return self._policy(shown, rows)
+
+    def _draw(self, seed: int) -> NDArray[np.uint8]:
         entries = self._store.entries
         others = [i for i in self._episodes.tolist() if entries[i].seed != seed] or self._episodes.tolist()
         episode = self._store[others[np.random.default_rng((seed, _FRAMES_STREAM)).integers(len(others))]]
         blank = self._store.spec.blank_terminal_frame and bool(episode.terminated[-1])
-        self._frames = episode.frames[: len(episode.frames) - blank]
-        self._step = 0
-
-    def __call__(self, frame: NDArray[np.uint8]) -> Action:
-        """The action after a frame (H, W, C) of the other episode; the given one is not looked at."""
-        assert self._frames is not None, "reset the policy first"
-        shown = self._frames[self._step % len(self._frames)]
-        self._step += 1
-        return self._policy(shown)
+        return episode.frames[: len(episode.frames) - blank]
 
 
 def score_baselines(
@@ -178,7 +181,8 @@ def score_baselines(
     tuning_seeds: Sequence[int],
     workers: int = 1,
     *,
-    make_agent: MakePolicy | None = None,
+    make_agent: MakeBatchPolicy | None = None,
+    side_by_side: int = 1,
     store_folder: Path | str | None = None,
     stickiness: float | str = "mixed",
     hold_steps: Sequence[int] = HOLD_STEPS,
@@ -188,8 +192,8 @@ def score_baselines(
     """Scores on `seeds` of "random", "sticky_random", "best_constant" and "best_blind".
 
     `stickiness` is that of the data collection. The last two are chosen on `tuning_seeds`, which must be other seeds
-    (UserError). With `make_agent` and
-    `store_folder` also "shuffled_observations": the agent shown frames of held-out episodes.
+    (UserError). With `make_agent`, which plays `side_by_side` episodes at once, and `store_folder` also
+    "shuffled_observations": the agent shown frames of held-out episodes.
     """
     check_disjoint(evaluation=seeds, blind_tuning=tuning_seeds)
 
@@ -213,8 +217,15 @@ def score_baselines(
     scores["best_constant"] = score("best_constant", constant.best.make_policy, constant.to_dict())
     scores["best_blind"] = score("best_blind", blind.best.make_policy, blind.to_dict())
     if make_agent is not None and store_folder is not None:
-        make_shuffled = partial(ShuffledObservations, make_agent, store_folder)
-        scores["shuffled_observations"] = score("shuffled_observations", make_shuffled)
+        scores["shuffled_observations"] = score_policy(
+            make_env,
+            partial(ShuffledObservations, make_agent, store_folder),
+            seeds,
+            workers,
+            side_by_side=side_by_side,
+            max_steps=max_steps,
+            progress="shuffled observations" if progress else None,
+        )
     return scores
 
 

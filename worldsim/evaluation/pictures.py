@@ -23,7 +23,7 @@ from worldsim.rendering import (
     write_picture,
     write_video,
 )
-from worldsim.rollouts import UniformRandom
+from worldsim.scripted_policies import UniformRandom
 from worldsim.world_model import WorldModel, row_generator
 
 PICTURE_PIXELS = 256  # about the height to which small frames are enlarged in videos

@@ -8,30 +8,40 @@ from typing import Any
 from tqdm import tqdm
 
 from worldsim.evaluation.statistics import Score
-from worldsim.rollouts import Env, EpisodeResult, Policy, play_episode, play_many
+from worldsim.rollouts import BatchPolicy, Env, EpisodeResult, Policy, play_episode, play_many
 from worldsim.workers import Send, run_workers
 
 MakeEnv = Callable[[], Env]
 MakePolicy = Callable[[], Policy]
+MakeBatchPolicy = Callable[[], BatchPolicy]
 
 
 def score_policy(
     make_env: MakeEnv,
-    make_policy: MakePolicy,
+    make_policy: MakePolicy | MakeBatchPolicy,
     seeds: Sequence[int],
     workers: int = 1,
     *,
+    side_by_side: int = 0,
     max_steps: int | None = None,
     details: dict[str, Any] | None = None,
     progress: str | None = None,
 ) -> Score:
     """One real episode per seed. With more than one worker both callables must be picklable.
 
+    side_by_side: 0 for a `Policy`; of a `BatchPolicy` the number of episodes that a worker plays at once.
+
     `details` travels with the score; `progress` is the name on a progress bar, None for no bar.
     """
     with tqdm(total=len(seeds), desc=progress, unit="episode", dynamic_ncols=True, disable=progress is None) as bar:
         results = play_many(
-            make_env, make_policy, seeds, workers, max_steps=max_steps, on_episode=lambda _: bar.update()
+            make_env,
+            make_policy,
+            seeds,
+            workers,
+            side_by_side=side_by_side,
+            max_steps=max_steps,
+            on_episode=lambda _: bar.update(),
         )
     return as_score(results, details)
 

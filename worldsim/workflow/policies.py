@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -14,12 +16,16 @@ from worldsim.agents.policies import NetworkPolicy
 from worldsim.agents.policy_io import load_policy, read_policy_config
 from worldsim.dream import observe_state
 from worldsim.model_folder import load_model
-from worldsim.rollouts import StickyRandom
+from worldsim.rollouts import Action
+from worldsim.scripted_policies import StickyRandom
 from worldsim.world_model import WorldModel, WorldState, row_generator
+
+# Episodes that a worker plays at once: each has an env of its own, and an engine may take a hundred megabytes.
+SIDE_BY_SIDE = 16
 
 
 class DreamTrainedPolicy:
-    """A policy on a dream's observation, fed from real frames by the world model's `observe`.
+    """A `BatchPolicy` on a dream's observation, fed from real frames by the world model's `observe`.
 
     noise: share of steps on which a sticky random action replaces the policy's, for collection.
     """
@@ -35,32 +41,51 @@ class DreamTrainedPolicy:
         name: str = "dream-trained",
     ) -> None:
         self.name = name
-        self._model, self._observation, self._noise = model, observation, noise
-        self._policy = NetworkPolicy(network, greedy=greedy)
-        self._random_policy = StickyRandom(model.spec.gym_action_space(), "mixed")
+        self._model, self._network, self._observation = model, network, observation
+        self._greedy, self._noise = greedy, noise
+        self._rows: list[_Row] = []
+        self._playing = np.empty(0, np.int64)  # the rows of `_state`
         self._state: WorldState | None = None
-        self._action: Any = None
 
-    def reset(self, seed: int) -> None:
-        """Begin a new episode; all that is random follows from `seed`."""
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin a new episode in each row; all that is random in it follows from its seed."""
+        space = self._model.spec.gym_action_space()
+        self._rows = [_Row(seed, NetworkPolicy(self._network, greedy=self._greedy), space) for seed in seeds]
+        self._state = None
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
+        """The actions of the rows (P,) that still play, ascending, after their real frames (P, H, W, C)."""
+        shown = torch.from_numpy(frames)
+        playing = [self._rows[row] for row in rows]
+        if self._state is None:
+            self._state = self._model.start_episode(shown, [row.generator for row in playing])
+        else:
+            if len(rows) < len(self._playing):
+                self._state = self._state.select_rows(torch.from_numpy(np.searchsorted(self._playing, rows)))
+            actions = torch.from_numpy(np.stack([np.asarray(row.action) for row in playing]))
+            self._state, _ = self._model.observe(self._state, shown, actions)
+        self._playing = rows
+        observations = observe_state(self._model, self._state, self._observation)
+        each = zip(playing, observations, frames, strict=True)
+        return [row.act(observation, frame, self._noise) for row, observation, frame in each]
+
+
+class _Row:
+    """What an episode's actions are drawn from, and the last of them."""
+
+    def __init__(self, seed: int, policy: NetworkPolicy, space: gym.Space[Any]) -> None:
+        self.generator = row_generator(seed)
+        self.action: Action = 0
+        self._policy, self._random_policy = policy, StickyRandom(space, "mixed")
         self._policy.reset(seed)
         self._random_policy.reset(seed)
         self._random = np.random.default_rng(seed)
-        self._generator = row_generator(seed)
-        self._state = None
 
-    def __call__(self, frame: NDArray[np.uint8]) -> Any:
-        """The action for a real frame (H, W, C), uint8."""
-        frames = torch.from_numpy(np.array(frame))[None]
-        if self._state is None:
-            self._state = self._model.start_episode(frames, [self._generator])
-        else:
-            self._state, _ = self._model.observe(self._state, frames, torch.as_tensor(np.asarray(self._action))[None])
-        observation = observe_state(self._model, self._state, self._observation)[0]
+    def act(self, observation: NDArray[Any], frame: NDArray[np.uint8], noise: float) -> Action:
         action = self._policy.act(observation)
         random_action = self._random_policy(frame)
-        self._action = random_action if self._random.random() < self._noise else action
-        return self._action
+        self.action = random_action if self._random.random() < noise else action
+        return self.action
 
 
 def load_dream_trained(

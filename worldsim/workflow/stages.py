@@ -25,7 +25,7 @@ from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.errors import UserError
 from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.model_folder import load_model, save_model
-from worldsim.rollouts import StickyRandom
+from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
@@ -33,7 +33,7 @@ from worldsim.tokenizers.pixels import PixelTokenizer
 from worldsim.tokenizers.vit import VitTokenizer
 from worldsim.training import fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
-from worldsim.workflow.policies import load_dream_trained
+from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
 from worldsim.world_model import WorldModel
 
 RELEASED_CONTEXTS = 512  # start contexts that travel with a model, a quarter of them first frames of episodes
@@ -115,6 +115,7 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
         round=round_number,
         held_out_fraction=config.collect.held_out_fraction,
         policy_name=policy_name,
+        side_by_side=SIDE_BY_SIDE if round_number else 0,
         progress=True,
         reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,

@@ -28,9 +28,9 @@ from worldsim.evaluation.statistics import Score
 from worldsim.evaluation.verdict import FILE, Verdict, print_verdict
 from worldsim.evaluation.world import measure_world
 from worldsim.model_folder import load_model
-from worldsim.rollouts import play_episode
+from worldsim.rollouts import play_side_by_side
 from worldsim.workflow.config import EvaluateConfig, RunConfig
-from worldsim.workflow.policies import act_in_dream, is_greedy, load_dream_trained
+from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import Machine, round_folders
 
@@ -120,7 +120,14 @@ def _judge(
     seeds = fresh_seeds(settings.seed, settings.episodes, [*used, *tuning])
     check_disjoint(data=_unique(used), blind_tuning=tuning, evaluation=seeds)
 
-    agent = score_policy(make_env, make_agent, seeds, settings.workers, progress="agent in the real env")
+    agent = score_policy(
+        make_env,
+        make_agent,
+        seeds,
+        settings.workers,
+        side_by_side=SIDE_BY_SIDE,
+        progress="agent in the real env",
+    )
     baselines = score_baselines(
         make_env,
         model.spec.gym_action_space(),
@@ -128,6 +135,7 @@ def _judge(
         tuning,
         settings.workers,
         make_agent=make_agent if store is not None else None,
+        side_by_side=SIDE_BY_SIDE,
         store_folder=None if store is None else store.folder,
     )
     act = act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy)
@@ -173,7 +181,7 @@ def _real_episode(folder: Path, machine: Machine, settings: EvaluateConfig, seed
     model = load_model(folder)
     env = envs.make(from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json"))
     try:
-        result = play_episode(env, policy, seed)
+        [result] = play_side_by_side([env], policy, [seed])
     finally:
         env.close()
     assert result.frames is not None
