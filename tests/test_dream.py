@@ -83,6 +83,26 @@ def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i() -> None:
                 break
 
 
+def test_rows_that_restart_on_the_next_step_dream_as_those_that_restart_at_once() -> None:
+    """With 0 as the only action both see the same actions, whatever step a restart takes."""
+    model = tiny_world()
+    nothing = np.zeros(3, np.int64)
+    dreams: dict[AutoresetMode, list[list[np.ndarray[Any, Any]]]] = {}
+    for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
+        rows = DreamVectorEnv(model, 3, observation="features", autoreset_mode=mode, precision="fp32")
+        shown, _ = rows.reset(seed=2)
+        dreams[mode] = [[first] for first in shown]
+        for _ in range(40):
+            shown, _, terminated, truncated, infos = rows.step(nothing)
+            for row in range(3):
+                if mode is AutoresetMode.SAME_STEP and (terminated | truncated)[row]:
+                    dreams[mode][row].append(infos["final_obs"][row])
+                dreams[mode][row].append(shown[row])
+    for at_once, next_step in zip(*dreams.values(), strict=True):
+        for one, other in zip(at_once[:40], next_step[:40], strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-3)
+
+
 def test_one_seed_is_one_dream_bitwise() -> None:
     rows = DreamVectorEnv(tiny_world(), 3, observation="latent")
     played = []

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
@@ -62,3 +64,25 @@ def tiny_world(actions: str = "discrete", seed: int = 0, max_episode_steps: int 
             at_start=torch.arange(count) < 5,
         )
     return WorldModel(spec, tokenizer, dynamics, contexts, training={"note": "random weights"})
+
+
+class NoiseEnv(gym.Env[NDArray[np.uint8], Any]):
+    """Frames of noise, episodes of 3 to 12 steps."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.observation_space = gym.spaces.Box(0, 255, model.spec.frame_shape, np.uint8)
+        self.action_space = model.spec.gym_action_space()
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        super().reset(seed=seed)
+        self.left = 3 + (seed or 0) % 10
+        return self._frame(), {}
+
+    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action)
+        self.left -= 1
+        return self._frame(), 1.0, self.left == 0, False, {}
+
+    def _frame(self) -> NDArray[np.uint8]:
+        assert self.observation_space.shape is not None
+        return self.np_random.integers(256, size=self.observation_space.shape, dtype=np.uint8)

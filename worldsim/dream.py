@@ -17,7 +17,7 @@ from worldsim.device import choose_device, choose_precision
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model
 from worldsim.start_contexts import StartContexts
-from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator
+from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator, without_draws
 
 Observation = Literal["pixels", "latent", "belief", "features"]
 OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features")
@@ -152,14 +152,15 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
             raise gym.error.ResetNeeded(f"rows {rows} have ended: reset them with options={{'reset_mask': mask}}")
         flat = given.reshape(self.num_envs, *self.model.spec.action_shape)
         stale = self._ended.copy()  # rows that a NEXT_STEP autoreset begins anew now
-        self._state, step = self.model.step(
-            self._state,
-            torch.as_tensor(flat),
-            temperature=self.temperature,
-            sampling_steps=self.sampling_steps,
-        )
-        self._lengths += 1
-        rewards, terminated, truncated, infos = self._outcome(step)
+        with without_draws([self._generators[row] for row in np.flatnonzero(stale)]):
+            self._state, step = self.model.step(
+                self._state,
+                torch.as_tensor(flat),
+                temperature=self.temperature,
+                sampling_steps=self.sampling_steps,
+            )
+            self._lengths += 1
+            rewards, terminated, truncated, infos = self._outcome(step)
         if stale.any():
             rewards[stale], terminated[stale], truncated[stale] = 0.0, False, False
             self._restart(np.flatnonzero(stale))

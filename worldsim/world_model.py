@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -171,7 +172,13 @@ class WorldModel:
     @torch.inference_mode()
     def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:
         """`state` with `rows` (R,) begun anew from `contexts` (R), drawing on those rows' own generators."""
-        fresh = self.start_from(contexts, [state.generators[row] for row in rows.tolist()])
+        return self.replace_rows(
+            state, rows, self.start_from(contexts, [state.generators[row] for row in rows.tolist()])
+        )
+
+    @torch.inference_mode()
+    def replace_rows(self, state: WorldState, rows: Tensor, fresh: WorldState) -> WorldState:
+        """`state` with its `rows` (R,) replaced by those of `fresh` (R); each draws from the generator it had."""
         latents = state.latents.clone()
         latents[rows] = fresh.latents
         return replace(
@@ -187,6 +194,15 @@ class WorldModel:
 def row_generator(seed: int) -> torch.Generator:
     """The random generator of a dream row with this seed."""
     return torch.Generator().manual_seed(seed)
+
+
+@contextmanager
+def without_draws(generators: Sequence[torch.Generator]) -> Iterator[None]:
+    """What is drawn from them inside is as if it had not been: rows that go along in a batch for nothing."""
+    before = [generator.get_state() for generator in generators]
+    yield
+    for generator, state in zip(generators, before, strict=True):
+        generator.set_state(state)
 
 
 def _copied(generator: torch.Generator) -> torch.Generator:

@@ -2,42 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
-from tests.worlds import tiny_world
+from tests.worlds import NoiseEnv, tiny_world
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.dream import DreamVectorEnv
 from worldsim.rollouts import play_side_by_side
 from worldsim.workflow.policies import DreamTrainedPolicy
-from worldsim.world_model import WorldModel
-
-
-class NoiseEnv(gym.Env[NDArray[np.uint8], Any]):
-    """Frames of noise, episodes of 3 to 12 steps."""
-
-    def __init__(self, model: WorldModel) -> None:
-        self.observation_space = gym.spaces.Box(0, 255, model.spec.frame_shape, np.uint8)
-        self.action_space = model.spec.gym_action_space()
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        super().reset(seed=seed)
-        self.left = 3 + (seed or 0) % 10
-        return self._frame(), {}
-
-    def step(self, action: Any) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
-        assert self.action_space.contains(action)
-        self.left -= 1
-        return self._frame(), 1.0, self.left == 0, False, {}
-
-    def _frame(self) -> NDArray[np.uint8]:
-        assert self.observation_space.shape is not None
-        return self.np_random.integers(256, size=self.observation_space.shape, dtype=np.uint8)
 
 
 @pytest.mark.parametrize("actions", ["discrete", "box"])
