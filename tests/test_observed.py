@@ -78,8 +78,8 @@ def test_row_i_is_the_single_env_seeded_s_plus_i(mode: AutoresetMode) -> None:
         stale = terminated & (mode is AutoresetMode.NEXT_STEP)
         if mode is AutoresetMode.DISABLED and terminated.any():
             shown, _ = rows.reset(options={"reset_mask": terminated})
-            for row in np.flatnonzero(terminated):
-                np.testing.assert_allclose(shown[row], singles[row].reset()[0], atol=1e-4)
+            for begun in np.flatnonzero(terminated):
+                np.testing.assert_allclose(shown[begun], singles[begun].reset()[0], atol=1e-4)
     assert sum(restarts) > 8
 
 
