@@ -14,14 +14,18 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldsim.config import load_config
 from worldsim.data.actions import action_feature_count
+from worldsim.data.episode import EnvSpec
 from worldsim.device import autocast, describe
+from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import LatentClip
 from worldsim.optimization import OPTIMIZERS
@@ -46,11 +50,59 @@ def main() -> None:
 
     spec = environment_spec(config)
     tokenizer = build_tokenizer(config.tokenizer, spec.frame_shape)
+    training = dynamics_training(config.dynamics, *tokenizer.latent_shape, tokenizer.grid, spec, device, dtype)
+    square, own = matrix_rate(dtype, device), own_shapes_rate(training, dtype)
+
+    size = f"{training.parameters / 1e6:.1f}M parameters"
     tokens, channels = tokenizer.latent_shape
-    model = DiTDynamics(config.dynamics, tokens, channels, tokenizer.grid, action_feature_count(spec)).to(device)
-    optimizers = OPTIMIZERS[config.dynamics.optimizer](model, 1e-4, config.dynamics.weight_decay)
-    clip = random_clip(config.dynamics.batch_clips, config.dynamics.clip_frames, model, device)
+    print(describe(device, dtype))
+    print(f"{config.dynamics.size}, {size}, {training.frames} frames of {tokens}x{channels} a step")
+    for name, value in training.parts.items():
+        print(f"  {name:10}{value:8.3f} s  {value / training.seconds:4.0%}")
+    rate = training.work / training.seconds
+    print(f"  {'a step':10}{training.seconds:8.3f} s  {training.frames / training.seconds:.0f} frames/s")
+    print(
+        f"matrix products of a step: {training.work / 1e9:.0f} GFLOP, so {rate / 1e9:.0f} GFLOP/s over the whole step"
+    )
+    print(f"one product of {SQUARE} cubed: {square / 1e9:.0f} GFLOP/s; the step reaches {rate / square:.0%} of it")
+    print(f"products of the model's own shapes: {own / 1e9:.0f} GFLOP/s; the step reaches {rate / own:.0%} of it")
+
+
+@dataclass(frozen=True)
+class Training:
+    """A step of training the dynamics.
+
+    parts: seconds of "forward", "backward" and "optimizer", medians. work: floating-point operations of the matrix
+    products. frames: of the clips. shapes: (rows, inputs, outputs) of each linear layer, once for each pass.
+    """
+
+    parts: dict[str, float]
+    work: int
+    frames: int
+    parameters: int
+    shapes: list[tuple[int, int, int]]
+
+    @property
+    def seconds(self) -> float:
+        """Of a whole step."""
+        return sum(self.parts.values())
+
+
+def dynamics_training(
+    config: DynamicsConfig,
+    tokens: int,
+    channels: int,
+    grid: tuple[int, int],
+    spec: EnvSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Training:
+    """Time a few steps of training on random clips of the configured size."""
+    model = DiTDynamics(config, tokens, channels, grid, action_feature_count(spec)).to(device)
+    optimizers = OPTIMIZERS[config.optimizer](model, 1e-4, config.weight_decay)
+    clip = random_clip(config.batch_clips, config.clip_frames, model, device)
     generator = torch.Generator().manual_seed(0)
+    shapes: list[tuple[int, int, int]] = []
 
     def forward() -> torch.Tensor:
         with autocast(device, dtype):
@@ -60,9 +112,15 @@ def main() -> None:
         for optimizer in optimizers:
             optimizer.step()
 
+    def note(layer: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(layer, torch.nn.Linear)
+        shapes.append((inputs[0].numel() // layer.in_features, layer.in_features, layer.out_features))
+
+    hooks = [layer.register_forward_pre_hook(note) for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
     with FlopCounterMode(display=False) as counter:
         torch.autograd.backward(forward())
-    work = counter.get_total_flops()
+    for hook in hooks:
+        hook.remove()
     update()  # a first step allocates
 
     def step() -> dict[str, float]:
@@ -76,19 +134,25 @@ def main() -> None:
         }
 
     steps = [step() for _ in range(REPEATS)]
-    parts = {name: statistics.median(seconds[name] for seconds in steps) for name in steps[0]}
-    whole = sum(parts.values())
-    rate = matrix_rate(dtype, device)
+    return Training(
+        parts={name: statistics.median(seconds[name] for seconds in steps) for name in steps[0]},
+        work=counter.get_total_flops(),
+        frames=config.batch_clips * config.clip_frames,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        shapes=shapes,
+    )
 
-    frames = config.dynamics.batch_clips * config.dynamics.clip_frames
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    print(describe(device, dtype))
-    print(f"{config.dynamics.size}, {parameters / 1e6:.1f}M parameters, {frames} frames of {tokens}x{channels} a step")
-    for name, value in parts.items():
-        print(f"  {name:10}{value:8.3f} s  {value / whole:4.0%}")
-    print(f"  {'a step':10}{whole:8.3f} s  {frames / whole:.0f} frames/s")
-    print(f"matrix products of a step: {work / 1e9:.0f} GFLOP, so {work / whole / 1e9:.0f} GFLOP/s over the whole step")
-    print(f"one product of {SQUARE} cubed: {rate / 1e9:.0f} GFLOP/s; the step reaches {work / whole / rate:.0%} of it")
+
+def own_shapes_rate(training: Training, dtype: torch.dtype) -> float:
+    """Floating-point operations per second of the forward products of all linear layers, nothing between them."""
+    operations, seconds = 0, 0.0
+    for shape in set(training.shapes):
+        rows, inputs, outputs = shape
+        times = training.shapes.count(shape)
+        left, right = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
+        seconds += times * min(timed(lambda: F.linear(left, right), left.device) for _ in range(REPEATS + 1))  # noqa: B023
+        operations += times * 2 * rows * inputs * outputs
+    return operations / seconds
 
 
 def random_clip(batch: int, frames: int, model: DiTDynamics, device: torch.device) -> LatentClip:
