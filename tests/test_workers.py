@@ -1,6 +1,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +68,36 @@ def test_a_worker_that_vanishes_is_noticed() -> None:
 def test_work_that_cannot_be_sent_is_a_user_error() -> None:
     with pytest.raises(UserError, match="cannot send the work"):
         run_workers(work, [{"first": lambda: 1, "count": 1}] * 2, lambda worker, message: None)
+
+
+def keep_open(send: Send, path: Path) -> None:
+    """Holds something open, as an environment holds its engine, until it is told to go."""
+    path.touch()
+    try:
+        time.sleep(600)
+    finally:
+        path.unlink()
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_workers_close_what_they_opened_when_their_parent_dies(tmp_path: Path, kind: signal.Signals) -> None:
+    paths = [tmp_path / "one", tmp_path / "two"]
+    program = (
+        "from pathlib import Path; from tests.test_workers import keep_open; from worldsim.workers import run_workers\n"
+        f"run_workers(keep_open, [{{'path': Path({str(paths[0])!r})}}, {{'path': Path({str(paths[1])!r})}}], print)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.DEVNULL)
+
+    def comes_true(condition: Callable[[], bool]) -> bool:
+        limit = time.monotonic() + 120
+        while not (met := condition()) and time.monotonic() < limit:
+            time.sleep(0.05)
+        return met
+
+    try:
+        assert comes_true(lambda: all(path.exists() for path in paths))
+        parent.send_signal(kind)
+        assert parent.wait(120) != 0
+        assert comes_true(lambda: not any(path.exists() for path in paths))
+    finally:
+        parent.kill()

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing import connection, get_all_start_methods, get_context, parent_process
@@ -14,6 +15,8 @@ from typing import Any
 from worldsim.errors import UserError
 
 Send = Callable[[Any], None]
+
+LAST_SECONDS = 5.0  # that an orphaned worker has for closing what it opened
 
 PRELOADED = ["torch", "gymnasium", "worldsim.workers"]
 
@@ -55,6 +58,10 @@ def run_workers(
         for process in processes:
             if process.pid is not None:
                 process.terminate()
+        for process in processes:
+            if process.pid is not None:
+                process.join(LAST_SECONDS)
+                process.kill()  # one that hangs
                 process.join()
 
 
@@ -89,6 +96,7 @@ def _receive(
 
 def _work(sender: connection.Connection, task: Callable[..., None], values: Mapping[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C and stops us
+    signal.signal(signal.SIGTERM, _leave)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     if "torch" in sys.modules:  # many processes: one thread each
         sys.modules["torch"].set_num_threads(1)
@@ -104,8 +112,15 @@ def _message(error: Exception) -> str:
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
+def _leave(number: int, frame: object) -> None:
+    """Unwinds the task, so that it closes what it opened: an environment's engine may be a process of its own."""
+    raise SystemExit(1)
+
+
 def _die_with_parent() -> None:
     parent = parent_process()
     if parent is not None:
         parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LAST_SECONDS)  # a task that hangs does not hear it
         os._exit(1)
