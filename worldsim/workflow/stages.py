@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from worldsim import envs
-from worldsim.agents.actor_critic import ActorCriticLearner
+from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
 from worldsim.data.collection import collect
@@ -260,7 +260,7 @@ def _holds(folder: Path, dynamics: Dynamics) -> bool:
 def train_agent(
     config: RunConfig, run: Path, round_number: int, store: EpisodeStore, latents: LatentCache, machine: Machine
 ) -> PolicyNetwork:
-    """Actor-critic in short dreams from real moments; goes on from the policy of the round before."""
+    """The agent in dreams from real moments; goes on from the policy of the round before."""
     folders = round_folders(run, round_number)
     model = load_model(folders.world_model, device=machine.device, dtype=machine.dtype)
     rows = DreamVectorEnv(
@@ -272,11 +272,9 @@ def train_agent(
             store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
         ),
     )
-    learner = ActorCriticLearner(config.agent, rows, seed=config.seed + 1000 * round_number, device="cpu")
+    learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number)
     if round_number > 0:
-        before = read_checkpoint(round_folders(run, round_number - 1).agent)["learner"]
-        learner.policy.load_state_dict(before["policy"])
-        learner.value.load_state_dict(before["value"])
+        learner.begin_with(read_checkpoint(round_folders(run, round_number - 1).agent)["learner"])
     fit(
         learner,
         steps=config.agent_updates[round_number],
