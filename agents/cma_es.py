@@ -57,7 +57,7 @@ class CmaEsLearner:
     def begin_with(self, state: Mapping[str, Any]) -> None:
         """Search around the controller of an earlier learner's `state_dict()`, with its statistics of the inputs."""
         self.policy.load_state_dict(state["policy"])
-        self._start = _parameters(self.policy)
+        self._start, self._scores = _parameters(self.policy), []
         self._search = self._new_search()
 
     def update(self) -> dict[str, float]:
@@ -127,7 +127,7 @@ class CmaEsLearner:
             "randn": lambda *shape: random.standard_normal(shape),
             "verbose": -9,
         }
-        return _import_cma().CMAEvolutionStrategy(self._start, self.config.sigma, options)
+        return import_cma().CMAEvolutionStrategy(self._start, self.config.sigma, options)
 
     def _measure_inputs(self) -> None:
         """Give the policy the mean and variance of its inputs under random play."""
@@ -209,7 +209,8 @@ def _reset(envs: Envs, seeds: list[int]) -> Any:
     return envs.reset(seed=cast(int, seeds))
 
 
-def _import_cma() -> Any:
+def import_cma() -> Any:
+    """The package `cma`, which only this module needs. Raises AgentConfigError where it is missing."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is no matplotlib

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from worldsim.agents.actor_critic import ActorCriticLearner
-from worldsim.agents.cma_es import CmaEsLearner
+from worldsim.agents.cma_es import CmaEsLearner, import_cma
 from worldsim.agents.config import AgentConfig, check_cma_es, check_config
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork
@@ -42,11 +42,12 @@ LEARNERS: dict[str, Callable[[AgentConfig, Envs, int], AgentLearner]] = {
 
 
 def check_agent(config: AgentConfig, num_envs: int) -> None:
-    """Raise AgentConfigError for the first setting outside its range, of the kind that is chosen."""
+    """Raise AgentConfigError for the first setting of the chosen kind outside its range, or for a missing package."""
     if config.kind not in LEARNERS:
         raise AgentConfigError(f"kind must be one of {', '.join(LEARNERS)}, got '{config.kind}'.")
     if config.kind == "cma_es":
         check_cma_es(config.cma_es, num_envs)
+        import_cma()
     else:
         check_config(config)
 

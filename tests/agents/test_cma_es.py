@@ -221,11 +221,12 @@ def test_learners_by_name() -> None:
         build_learner(AgentConfig(kind="evolution"), Wide(8, 6))
 
 
-def test_without_the_package_the_remedy_is_told() -> None:
+def test_without_the_package_the_remedy_is_told_before_anything_begins() -> None:
     code = (
         "import sys; sys.modules['cma'] = None\n"
-        "from worldsim.agents.cma_es import _import_cma\n"
-        "try: _import_cma()\n"
+        "from worldsim.agents.config import AgentConfig\n"
+        "from worldsim.agents.learners import check_agent\n"
+        "try: check_agent(AgentConfig(kind='cma_es'), 64)\n"
         "except ValueError as error: assert 'worldsim-rl[cma]' in str(error), error\n"
         "else: raise SystemExit(1)"
     )
