@@ -107,7 +107,7 @@ def describe_action_space(space: gym.Space[Any]) -> dict[str, Any]:
             raise UnusableSpaceError(f"A Box action space needs finite bounds, got {space}: wrap it in RescaleAction.")
         low, high = space.low.reshape(-1).tolist(), space.high.reshape(-1).tolist()
         return {"type": "box", "shape": list(space.shape), "low": low, "high": high}
-    raise UnusableSpaceError(f"The actor-critic needs Discrete or Box actions, got {space}.")
+    raise UnusableSpaceError(f"An agent needs Discrete or Box actions, got {space}.")
 
 
 class ActionCoder:

@@ -71,6 +71,11 @@ class ActorCriticLearner:
         self._statistics = EpisodeStatistics(envs.num_envs)
         self._observations: np.ndarray[Any, Any] | None = None
 
+    def begin_with(self, state: Mapping[str, Any]) -> None:
+        """Take policy and value from an earlier learner's `state_dict()`, and nothing else."""
+        self.policy.load_state_dict(state["policy"])
+        self.value.load_state_dict(state["value"])
+
     def update(self) -> dict[str, float]:
         """One rollout and the gradient steps on it. Returns the metrics by name (all finite unless training broke)."""
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Settings of the actor-critic."""
+"""Settings of the agents: actor-critic and CMA-ES."""
 
 from __future__ import annotations
 
@@ -45,6 +45,44 @@ class ActorCriticConfig:
     advantage_scale: str = "std"
     advantage_floor: float = 0.01
     hidden: list[int] = field(default_factory=lambda: [256, 256])
+
+
+@dataclass
+class CmaEsConfig:
+    """Settings of `CmaEsLearner`; one update is a generation.
+
+    population: candidates in a generation; the env's rows, a multiple of it, are shared out among them.
+    elites: the best of them that play again, against the best so far.
+    sigma: standard deviation of the first generation's parameters, above 0.
+    """
+
+    population: int = 64
+    elites: int = 4
+    sigma: float = 0.1
+
+
+@dataclass
+class AgentConfig(ActorCriticConfig):
+    """Settings of an agent: those of the actor-critic, and beside them which kind it is and those of CMA-ES."""
+
+    kind: str = "actor_critic"  # a key of worldsim.agents.learners.LEARNERS
+    cma_es: CmaEsConfig = field(default_factory=CmaEsConfig)
+
+
+def check_cma_es(config: CmaEsConfig, num_envs: int) -> None:
+    """Raise AgentConfigError for the first setting outside its range, or one that `num_envs` rows do not fit."""
+    if config.population < 4:
+        raise AgentConfigError(f"cma_es.population must be at least 4, got {config.population}.")
+    if not 1 <= config.elites < config.population:
+        raise AgentConfigError(
+            f"cma_es.elites must be from 1 to below the population, {config.population}, got {config.elites}."
+        )
+    if not config.sigma > 0:
+        raise AgentConfigError(f"cma_es.sigma must be above 0, got {config.sigma}.")
+    if num_envs % config.population:
+        raise AgentConfigError(
+            f"cma_es.population is {config.population}, which must divide the number of rows, {num_envs}."
+        )
 
 
 def check_config(config: ActorCriticConfig) -> None:

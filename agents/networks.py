@@ -32,20 +32,24 @@ class NetworkSpec:
     """All that is needed to build a policy again.
 
     observation_shape: of one row; (H, W, C) uint8 if `pixels`, else any shape of numbers (flattened).
-    action_space: plain data, see `describe_action_space`. hidden: widths of the trunk.
+    action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear.
+    reads: how many fixed random directions of the inputs the trunk sees; 0: the inputs themselves. deterministic: the
+    policy always takes its likeliest action; the other probabilities of an evolved controller mean nothing.
     """
 
     observation_shape: tuple[int, ...]
     pixels: bool
     action_space: dict[str, Any]
     hidden: tuple[int, ...]
+    reads: int = 0
+    deterministic: bool = False
 
 
 def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int]) -> NetworkSpec:
     """The spec for a vector env's single spaces. Raises UnusableSpaceError if they cannot be used."""
     space = envs.single_observation_space
     if not isinstance(space, gym.spaces.Box):
-        raise UnusableSpaceError(f"The actor-critic needs Box observations, got {space}.")
+        raise UnusableSpaceError(f"An agent needs Box observations, got {space}.")
     pixels = space.dtype == np.uint8 and len(space.shape) == 3
     if pixels and min(space.shape[:2]) < 8:
         raise UnusableSpaceError(f"Pixel observations must be (H, W, C) with H, W >= 8, got {space.shape}.")
@@ -118,6 +122,19 @@ def _pixel_encoder(shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers, nn.Flatten()), out * height * width
 
 
+class Projection(nn.Module):
+    """Numbers (B, size) along `reads` fixed orthonormal directions, (B, reads); drawn at random and never trained."""
+
+    directions: Tensor
+
+    def __init__(self, size: int, reads: int) -> None:
+        super().__init__()
+        self.register_buffer("directions", torch.zeros(reads, size))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs @ self.directions.T
+
+
 def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     """Network inputs to features (B, hidden[-1])."""
     layers: list[nn.Module] = []
@@ -126,6 +143,9 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
         layers += [encoder, nn.LayerNorm(size)]
     else:
         size = math.prod(spec.observation_shape)
+    if spec.reads:
+        layers.append(Projection(size, spec.reads))
+        size = spec.reads
     for width in spec.hidden:
         layers += [nn.Linear(size, width), nn.LayerNorm(width), nn.SiLU()]
         size = width
@@ -133,8 +153,12 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
 
 
 def initialise_trunk(trunk: nn.Sequential, generator: torch.Generator | None) -> None:
-    """Convolutions and linear layers orthogonal with gain sqrt(2), biases 0 (norms: 1 and 0 as they come)."""
+    """Convolutions and linear layers orthogonal with gain sqrt(2), biases 0 (norms: 1 and 0 as they come); fixed
+    directions orthonormal.
+    """
     for module in trunk.modules():
+        if isinstance(module, Projection):
+            nn.init.orthogonal_(module.directions, generator=generator)
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             nn.init.orthogonal_(module.weight, math.sqrt(2.0), generator=generator)
             if module.bias is not None:
@@ -184,10 +208,11 @@ class PolicyNetwork(nn.Module):
     ) -> np.ndarray[Any, Any]:
         """Environment actions for observations (B, ...): int64 (B,) for Discrete, float32 (B, *shape) for Box.
 
-        generator: a CPU generator to sample with; None uses torch's global one. greedy: the mode, without a draw.
+        generator: a CPU generator to sample with; None uses torch's global one. greedy: the mode, without a draw, as a
+        deterministic policy always acts.
         temperature: above 0; divides a Discrete policy's logits, multiplies a Box policy's standard deviation.
         """
         policy = self(torch.as_tensor(observations).to(self.head.weight.device))
-        if greedy:
+        if greedy or self.spec.deterministic:
             return self.actions.decode(policy.mode())
         return self.actions.decode(policy.tempered(temperature).sample(generator))

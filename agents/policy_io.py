@@ -79,7 +79,12 @@ def load_policy(folder: Path, device: torch.device | str = "cpu") -> PolicyNetwo
         spec = config["spec"]
         policy = PolicyNetwork(
             NetworkSpec(
-                tuple(spec["observation_shape"]), bool(spec["pixels"]), spec["action_space"], tuple(spec["hidden"])
+                tuple(spec["observation_shape"]),
+                bool(spec["pixels"]),
+                spec["action_space"],
+                tuple(spec["hidden"]),
+                int(spec.get("reads", 0)),  # policies of before there were controllers have neither
+                bool(spec.get("deterministic", False)),
             )
         )
         policy.load_state_dict(load(data))

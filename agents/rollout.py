@@ -71,7 +71,7 @@ def check_autoreset(envs: Envs) -> None:
     mode = envs.metadata.get("autoreset_mode")
     if mode not in (AutoresetMode.SAME_STEP, AutoresetMode.SAME_STEP.value, AutoresetMode.SAME_STEP.name):
         raise UnusableSpaceError(
-            f"The actor-critic needs envs.metadata['autoreset_mode'] == AutoresetMode.SAME_STEP, got {mode}: make them "
+            f"An agent needs envs.metadata['autoreset_mode'] == AutoresetMode.SAME_STEP, got {mode}: make them "
             "with gymnasium.make_vec(..., vector_kwargs={'autoreset_mode': AutoresetMode.SAME_STEP})."
         )
 

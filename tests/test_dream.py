@@ -15,14 +15,21 @@ from gymnasium.vector import AutoresetMode
 
 from tests.worlds import tiny_world
 from worldsim.dream import OBSERVATIONS, DreamEnv, DreamVectorEnv
+from worldsim.dynamics.build import DYNAMICS
 from worldsim.errors import UserError
 from worldsim.model_folder import save_model
 
 
+@pytest.fixture(scope="module", params=list(DYNAMICS))
+def kind(request: pytest.FixtureRequest) -> str:
+    """Of the dynamics: every dream keeps the same promises."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory, kind: str) -> Path:
     path = tmp_path_factory.mktemp("model")
-    save_model(tiny_world(), path)
+    save_model(tiny_world(kind=kind), path)
     return path
 
 
@@ -33,8 +40,8 @@ def actions_for(envs: DreamVectorEnv, steps: int, seed: int = 0) -> list[np.ndar
 
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("actions", ["discrete", "box"])
-def test_gymnasium_accepts_it(observation: str, actions: str, tmp_path: Path) -> None:
-    save_model(tiny_world(actions), tmp_path)
+def test_gymnasium_accepts_it(observation: str, actions: str, kind: str, tmp_path: Path) -> None:
+    save_model(tiny_world(actions, kind=kind), tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make(
@@ -58,8 +65,8 @@ def test_it_is_made_from_a_folder_alone(folder: Path) -> None:
     assert rewards.shape == (4,)
 
 
-def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i() -> None:
-    model = tiny_world()
+def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i(kind: str) -> None:
+    model = tiny_world(kind=kind)
     rows = DreamVectorEnv(model, 4, observation="features", precision="fp32")
     observations, _ = rows.reset(seed=10)
     actions = actions_for(rows, 6)
@@ -83,9 +90,9 @@ def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i() -> None:
                 break
 
 
-def test_rows_that_restart_on_the_next_step_dream_as_those_that_restart_at_once() -> None:
+def test_rows_that_restart_on_the_next_step_dream_as_those_that_restart_at_once(kind: str) -> None:
     """With 0 as the only action both see the same actions, whatever step a restart takes."""
-    model = tiny_world()
+    model = tiny_world(kind=kind)
     nothing = np.zeros(3, np.int64)
     dreams: dict[AutoresetMode, list[list[np.ndarray[Any, Any]]]] = {}
     for mode in (AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP):
@@ -103,8 +110,8 @@ def test_rows_that_restart_on_the_next_step_dream_as_those_that_restart_at_once(
             np.testing.assert_allclose(one, other, atol=1e-3)
 
 
-def test_one_seed_is_one_dream_bitwise() -> None:
-    rows = DreamVectorEnv(tiny_world(), 3, observation="latent")
+def test_one_seed_is_one_dream_bitwise(kind: str) -> None:
+    rows = DreamVectorEnv(tiny_world(kind=kind), 3, observation="latent")
     played = []
     for _ in range(2):
         first, _ = rows.reset(seed=5)
@@ -113,8 +120,8 @@ def test_one_seed_is_one_dream_bitwise() -> None:
         assert np.array_equal(one, other)
 
 
-def test_saved_states_branch_and_rewind() -> None:
-    rows = DreamVectorEnv(tiny_world(), 2, observation="features")
+def test_saved_states_branch_and_rewind(kind: str) -> None:
+    rows = DreamVectorEnv(tiny_world(kind=kind), 2, observation="features")
     rows.reset(seed=0)
     rows.step(np.array([0, 1]))
     saved = rows.save_state()
@@ -126,8 +133,8 @@ def test_saved_states_branch_and_rewind() -> None:
         assert np.array_equal(one, other)
 
 
-def test_truncation_is_told_and_bootstrapped_from_final_obs() -> None:
-    rows = DreamVectorEnv(tiny_world(), 2, observation="latent", max_episode_steps=3)
+def test_truncation_is_told_and_bootstrapped_from_final_obs(kind: str) -> None:
+    rows = DreamVectorEnv(tiny_world(kind=kind), 2, observation="latent", max_episode_steps=3)
     rows.model.dynamics.head.termination.bias.data.fill_(-1e4)
     rows.reset(seed=0)
     for length in (1, 2, 3):
@@ -139,8 +146,8 @@ def test_truncation_is_told_and_bootstrapped_from_final_obs() -> None:
     assert rows.single_observation_space.contains(infos["final_obs"][1])
 
 
-def test_next_step_and_disabled_autoreset() -> None:
-    model = tiny_world()
+def test_next_step_and_disabled_autoreset(kind: str) -> None:
+    model = tiny_world(kind=kind)
     model.dynamics.head.termination.bias.data.fill_(-1e4)
     rows = DreamVectorEnv(model, 2, max_episode_steps=2, autoreset_mode=AutoresetMode.NEXT_STEP)
     rows.reset(seed=0)
@@ -164,8 +171,8 @@ def test_next_step_and_disabled_autoreset() -> None:
     manual.step(np.array([0, 0]))
 
 
-def test_endings_come_at_the_predicted_rate() -> None:
-    model = tiny_world()
+def test_endings_come_at_the_predicted_rate(kind: str) -> None:
+    model = tiny_world(kind=kind)
     head = model.dynamics.head
     head.termination.weight.data.zero_()
     head.termination.bias.data.fill_(float(torch.logit(torch.tensor(0.2))))
@@ -175,8 +182,8 @@ def test_endings_come_at_the_predicted_rate() -> None:
     assert rate == pytest.approx(0.2, abs=0.03)
 
 
-def test_temperature_zero_dreams_the_same_from_any_seed_but_for_context_noise() -> None:
-    model = tiny_world()
+def test_temperature_zero_dreams_the_same_from_any_seed_but_for_context_noise(kind: str) -> None:
+    model = tiny_world(kind=kind)
     model.dynamics.config.context_noise = 0.0
     model.dynamics.head.termination.bias.data.fill_(-1e4)
     rows = DreamVectorEnv(model, 2, observation="latent", temperature=0.0)

@@ -10,6 +10,8 @@ import torch
 
 from tests.worlds import tiny_world
 from worldsim.dream import DreamVectorEnv
+from worldsim.dynamics.build import DYNAMICS
+from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model, save_model
 from worldsim.world_model import row_generator
@@ -21,8 +23,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def test_it_comes_back_as_it_was(folder: Path) -> None:
-    model, loaded = tiny_world(), load_model(folder)
+@pytest.mark.parametrize("kind", list(DYNAMICS))
+def test_it_comes_back_as_it_was(kind: str, tmp_path: Path) -> None:
+    model = tiny_world(kind=kind)
+    save_model(model, tmp_path)
+    loaded = load_model(tmp_path)
     assert loaded.spec == model.spec
     dreams = []
     for world in (model, loaded):
@@ -48,6 +53,14 @@ def test_its_temperature_comes_back_and_is_the_default_of_its_dreams(tmp_path: P
 
     assert torch.equal(dream(None), dream(0.0))
     assert not torch.equal(dream(None), dream(1.0))
+
+
+def test_a_model_from_before_there_were_kinds_is_a_dit(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    for name in ("kind", "mixtures"):
+        del config["dynamics"][name]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert isinstance(load_model(folder).dynamics, DiTDynamics)
 
 
 def test_nothing_in_it_is_pickled(folder: Path) -> None:
@@ -85,4 +98,8 @@ def test_weights_of_another_size_are_refused(folder: Path) -> None:
     config["dynamics"]["size"] = "nano"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"does not fit"):
+        load_model(folder)
+    config["dynamics"]["kind"] = "gpt"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"'gpt' is unknown: choose one of dit, mdn_rnn"):
         load_model(folder)

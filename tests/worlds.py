@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
+from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
-from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
@@ -37,15 +37,17 @@ def tiny_spec(actions: str = "discrete", max_episode_steps: int | None = 50) -> 
     )
 
 
-def tiny_world(actions: str = "discrete", seed: int = 0, max_episode_steps: int | None = 50) -> WorldModel:
-    """Random weights everywhere, so that every input shows in the output."""
+def tiny_world(
+    actions: str = "discrete", seed: int = 0, max_episode_steps: int | None = 50, kind: str = "dit"
+) -> WorldModel:
+    """Random weights everywhere, so that every input shows in the output. kind: of the dynamics."""
     spec = tiny_spec(actions, max_episode_steps)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = build_tokenizer(TokenizerConfig(kind="pixels", patch=8), spec.frame_shape)
         tokens, channels = tokenizer.latent_shape
-        config = DynamicsConfig(size="debug", window=4, belief_size=8, time_every=1)
-        dynamics = DiTDynamics(config, tokens, channels, tokenizer.grid, action_feature_count(spec))
+        config = DynamicsConfig(kind=kind, size="debug", window=4, belief_size=8, time_every=1)
+        dynamics = build_dynamics(config, tokens, channels, tokenizer.grid, action_feature_count(spec))
         for parameter in dynamics.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
         dynamics.scale.low.fill_(-1.0)

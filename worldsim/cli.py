@@ -16,6 +16,7 @@ examples:
   worldsim run quickstart                         CartPole from pixels, minutes on two cores
   worldsim run quickstart seed=1 --folder runs/q1
   worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
+  worldsim run take_cover_mdn_rnn                 Ha & Schmidhuber's models on the same data
   worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
 
 The same command goes on where an interrupted run stopped, skips what is finished, and refuses settings that contradict

@@ -22,8 +22,8 @@ from worldsim.config import from_dict
 from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained, write_json, write_whole
+from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
-from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.errors import UserError
 from worldsim.quantization import dequantize, quantize
 from worldsim.start_contexts import StartContexts
@@ -98,7 +98,7 @@ def load_model(
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
     tokenizer = build_tokenizer(tokenizer_config, spec.frame_shape)
     tokens, channels = tokenizer.latent_shape
-    dynamics = DiTDynamics(dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec))
+    dynamics = build_dynamics(dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec))
     for name, module in (("tokenizer", tokenizer), ("dynamics", dynamics)):
         path = folder / f"{name}.safetensors"
         try:
@@ -150,13 +150,11 @@ def _load_tensors(path: Path) -> dict[str, Tensor]:
 def _model_card(model: WorldModel) -> str:
     spec, training = model.spec, model.training
     tokens, channels = model.latent_shape
-    parameters = sum(parameter.numel() for parameter in model.dynamics.parameters()) / 1e6
     lines = [
         f"# World model of {spec.id}",
         "",
-        f"A diffusion-transformer world model ({parameters:.1f}M parameters, size `{model.dynamics.config.size}`) that "
-        f"dreams {spec.frame_shape[0]}x{spec.frame_shape[1]} frames as {tokens} tokens of {channels} numbers, "
-        f"{model.dynamics.config.sampling_steps} denoising steps a frame.",
+        f"{model.dynamics.description()} that dreams {spec.frame_shape[0]}x{spec.frame_shape[1]} frames as {tokens} "
+        f"tokens of {channels} numbers.",
         "",
         "```python",
         "import gymnasium",

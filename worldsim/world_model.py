@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
-from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
+from worldsim.dynamics.protocol import Dynamics, DynamicsState
 from worldsim.start_contexts import StartContexts
-from worldsim.tokenizers.pixels import PixelTokenizer
-from worldsim.tokenizers.vit import VitTokenizer
+from worldsim.tokenizers.build import AnyTokenizer
 
 
 @dataclass(frozen=True)
@@ -23,8 +22,9 @@ class DreamStep:
     """What one step shows.
 
     latents: unit-scale (B, N, D) float32. belief: (B, belief_size) in [-1, 1], the dynamics' summary of the past.
-    reward: (B,), expected. termination_probability: (B,). uncertainty: (B,) >= 0, how far the sampler moved its
-    estimate; 0 for real frames. Reward and termination belong to the step that led to the latents.
+    reward: (B,), expected. termination_probability: (B,). uncertainty: (B,) >= 0: of the DiT, how far the sampler moved
+    its estimate; of the MDN-RNN, the spread of the mixture. 0 for real frames. Reward and termination belong to the
+    step that led to the latents.
     """
 
     latents: Tensor
@@ -41,7 +41,7 @@ class WorldState:
     latents: unit-scale (B, N, D), the current frame. generators: one per row.
     """
 
-    dynamics: DiTState
+    dynamics: DynamicsState
     latents: Tensor
     generators: tuple[torch.Generator, ...]
 
@@ -67,8 +67,8 @@ class WorldModel:
     def __init__(
         self,
         spec: EnvSpec,
-        tokenizer: VitTokenizer | PixelTokenizer,
-        dynamics: DiTDynamics,
+        tokenizer: AnyTokenizer,
+        dynamics: Dynamics,
         start_contexts: StartContexts,
         *,
         device: torch.device | str = "cpu",
@@ -84,7 +84,7 @@ class WorldModel:
         self.device, self.dtype = torch.device(device), dtype
         self.tokenizer = tokenizer.to(self.device).requires_grad_(False).eval()
         self.dynamics = dynamics.to(self.device).requires_grad_(False).eval()
-        for network in (self.tokenizer, self.dynamics.dit, self.dynamics.head):
+        for network in (self.tokenizer, self.dynamics):
             _cast_weights(network, dtype)
         self.start_contexts = start_contexts
         self.temperature = temperature
@@ -155,10 +155,10 @@ class WorldModel:
     ) -> tuple[WorldState, DreamStep]:
         """Dream one frame. actions: (B,) int64 or (B, A) float32. `temperature` scales the variance of the noise."""
         noise = self._draw(state.generators, 2)
-        noise[:, 0] *= (self.temperature if temperature is None else temperature) ** 0.5
+        temperature = self.temperature if temperature is None else temperature
         features = action_features(self.spec, actions.to(self.device))
         steps = sampling_steps or self.dynamics.config.sampling_steps
-        dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps)
+        dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, temperature)
         return replace(state, dynamics=dynamics, latents=outcome.latents), DreamStep(**vars(outcome))
 
     @torch.inference_mode()

@@ -48,32 +48,37 @@ def data(tmp_path: Path) -> tuple[EpisodeStore, LatentCache]:
     return store, encode_store(store, tokenizer, "pixels", torch.device("cpu"), torch.float32, progress=False)
 
 
-def learner(data: tuple[EpisodeStore, LatentCache], optimizer: str = "muon", steps: int = 8) -> DynamicsLearner:
+def learner(
+    data: tuple[EpisodeStore, LatentCache], optimizer: str = "muon", steps: int = 8, kind: str = "dit"
+) -> DynamicsLearner:
     config = DynamicsConfig(
+        kind=kind,
         size="debug",
         window=4,
         clip_frames=8,
-        belief_size=8,
+        belief_size=8 if kind == "dit" else 32,
         steps=steps,
         warmup_steps=2,
         optimizer=optimizer,
-        learning_rate=5e-3,
+        learning_rate=5e-3 if kind == "dit" else 2e-2,
         self_context_fraction=0.25,
         ema_decay=0.9,
     )
     return DynamicsLearner(config, *data, (2, 2), seed=3)
 
 
-@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
-def test_interrupted_equals_uninterrupted_bitwise(data: tuple[EpisodeStore, LatentCache], optimizer: str) -> None:
+@pytest.mark.parametrize(("kind", "optimizer"), [("dit", "muon"), ("dit", "adamw"), ("mdn_rnn", "adamw")])
+def test_interrupted_equals_uninterrupted_bitwise(
+    data: tuple[EpisodeStore, LatentCache], kind: str, optimizer: str
+) -> None:
     torch.manual_seed(0)
-    whole = learner(data, optimizer)
+    whole = learner(data, optimizer, kind=kind)
     for _ in range(4):
         whole.update()
     saved, randomness = whole.state_dict(), torch.get_rng_state()
     saved = torch.utils._pytree.tree_map(lambda x: x.clone() if isinstance(x, torch.Tensor) else x, saved)
     expected = [whole.update()["loss"] for _ in range(4)]
-    resumed = learner(data, optimizer)
+    resumed = learner(data, optimizer, kind=kind)
     resumed.load_state_dict(saved)
     torch.set_rng_state(randomness)
     assert [resumed.update()["loss"] for _ in range(4)] == expected
@@ -81,10 +86,11 @@ def test_interrupted_equals_uninterrupted_bitwise(data: tuple[EpisodeStore, Late
         assert torch.equal(one, other)
 
 
-def test_actions_come_to_matter(data: tuple[EpisodeStore, LatentCache]) -> None:
-    trained = learner(data, steps=120)
+@pytest.mark.parametrize(("kind", "optimizer", "steps"), [("dit", "muon", 120), ("mdn_rnn", "adamw", 200)])
+def test_actions_come_to_matter(data: tuple[EpisodeStore, LatentCache], kind: str, optimizer: str, steps: int) -> None:
+    trained = learner(data, optimizer, steps, kind=kind)
     before = trained.evaluate()
-    for _ in range(120):
+    for _ in range(steps):
         trained.update()
     after = trained.evaluate()
     assert before["action_shuffle_ratio"] == pytest.approx(1.0, abs=0.05)

@@ -14,6 +14,7 @@ from worldsim.tokenizers.build import tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.learner import TokenizerLearner
+from worldsim.tokenizers.vit import VitTokenizer
 from worldsim.training import fit
 
 
@@ -86,6 +87,8 @@ def test_metrics_and_pictures(square_store: EpisodeStore) -> None:
 
 def test_the_average_follows_the_weights(square_store: EpisodeStore) -> None:
     learner = TokenizerLearner(tiny(), square_store)
+    assert isinstance(learner.model, VitTokenizer)
+    assert isinstance(learner.tokenizer, VitTokenizer)
     before = learner.model.embed.weight.detach().clone()
     learner.update()
     after = learner.model.embed.weight

@@ -27,7 +27,11 @@ SIZES: dict[str, Size] = {
 
 @dataclass
 class DynamicsConfig:
-    """The Diffusion Transformer and how it is trained.
+    """The dynamics and how they are trained.
+
+    kind "dit" is the Diffusion Transformer and uses all fields but `mixtures`. kind "mdn_rnn" (Ha & Schmidhuber 2018)
+    uses `mixtures`, normal components a number; belief_size, which is the LSTM's hidden size; window, where it only
+    bounds how many frames a dream starts from; and what tells how it is trained.
 
     size: a key of SIZES. window: frames a time layer sees, itself included. clip_frames: length of training clips
     (longer than the window, so that training meets a full window). time_every: every n-th layer also attends over
@@ -41,12 +45,14 @@ class DynamicsConfig:
     factors on the losses of the heads.
     """
 
+    kind: str = "dit"  # a key of worldsim.dynamics.build.DYNAMICS
     size: str = "tiny"
     window: int = 12
     clip_frames: int = 20
     time_every: int = 2
     registers: int = 1
     belief_size: int = 128
+    mixtures: int = 5
     context_noise: float = 0.1
     finest_steps: int = 4
     shortcut_fraction: float = 0.0

@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldsim import diffusion
 from worldsim.dynamics.config import SIZES, DynamicsConfig
 from worldsim.dynamics.dit import DiT, DiTOutput
 from worldsim.dynamics.heads import OutcomeHead
-from worldsim.dynamics.protocol import LatentClip, Outcome
+from worldsim.dynamics.protocol import Dynamics, LatentClip, Outcome
 from worldsim.dynamics.scale import Expectation, LatentScale
 
 INNOVATION_BOUND = 5.0
@@ -56,7 +56,7 @@ def band(frames: int, window: int, device: torch.device) -> Tensor:
     return ((distance > 0) & (distance < window))[None]
 
 
-class DiTDynamics(nn.Module):
+class DiTDynamics(Dynamics):
     """DiT, heads, loss and the three ways to go forward: start, step, observe."""
 
     def __init__(
@@ -226,8 +226,13 @@ class DiTDynamics(nn.Module):
         previous[rows], belief[rows] = fresh.previous, fresh.belief
         return DiTState(memory, filled, previous, belief, state.clock)
 
-    def step(self, state: DiTState, actions: Tensor, noise: Tensor, sampling_steps: int) -> tuple[DiTState, Outcome]:
-        """Dream one frame. actions (B, A); noise (B, 2, N, D): [:, 0] starts the sampler, [:, 1] goes to the memory."""
+    def step(
+        self, state: DiTState, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float = 1.0
+    ) -> tuple[DiTState, Outcome]:
+        """Dream one frame. actions (B, A); noise (B, 2, N, D): [:, 0] starts the sampler, [:, 1] goes to the memory.
+
+        temperature: scales the variance of the sampler's noise.
+        """
         present = torch.ones(actions.shape[0], 1, dtype=torch.bool, device=actions.device)
         denoiser = _Denoiser(
             self,
@@ -239,13 +244,21 @@ class DiTDynamics(nn.Module):
             state.memory,
             state.filled[:, None],
         )
-        drawn = diffusion.sample(denoiser, noise[:, :1], sampling_steps)
+        drawn = diffusion.sample(denoiser, noise[:, :1] * temperature**0.5, sampling_steps)
         latents = self.scale.clamp(denoiser.latents(drawn.latents))
         return self._advance(state, latents, actions, noise[:, 1:], drawn.movement[:, 0])
 
     def observe(self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor) -> tuple[DiTState, Outcome]:
         """The same update with a real frame: latents (B, N, D), actions (B, A), noise (B, 2, N, D)."""
         return self._advance(state, latents[:, None], actions, noise[:, 1:], torch.zeros_like(latents[:, 0, 0]))
+
+    def description(self) -> str:
+        """For the model card."""
+        parameters = sum(parameter.numel() for parameter in self.parameters()) / 1e6
+        return (
+            f"A diffusion-transformer world model ({parameters:.1f}M parameters, size `{self.config.size}`, "
+            f"{self.config.sampling_steps} denoising steps a frame)"
+        )
 
     def _advance(
         self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor, uncertainty: Tensor

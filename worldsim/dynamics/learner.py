@@ -15,10 +15,10 @@ from worldsim.data.clips import Clip, ClipSampler
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
+from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
-from worldsim.dynamics.dit_dynamics import DiTDynamics
-from worldsim.dynamics.protocol import LatentClip
+from worldsim.dynamics.protocol import Dynamics, LatentClip
 from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
 
 HELD_OUT_EVERY = 500
@@ -39,7 +39,7 @@ class DynamicsLearner:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
-        begin_with: DiTDynamics | None = None,
+        begin_with: Dynamics | None = None,
     ) -> None:
         """`begin_with` (an earlier round's result) gives weights and latent scale; else both start afresh.
 
@@ -60,7 +60,7 @@ class DynamicsLearner:
         tokens, channels = latents[0].shape[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = DiTDynamics(config, tokens, channels, grid, action_feature_count(self.spec))
+            self.model = build_dynamics(config, tokens, channels, grid, action_feature_count(self.spec))
         chosen = np.random.default_rng(seed).permutation(store.indices("train"))[:SCALE_EPISODES]
         some = [torch.from_numpy(latents[int(i)].astype(np.float32)) for i in chosen]
         if begin_with is None:
@@ -75,9 +75,10 @@ class DynamicsLearner:
     def update(self) -> dict[str, float]:
         """One optimizer step on `batch_clips` clips.
 
-        Returns loss and its parts (latent, reward, termination), learning_rate, grad_norm; every HELD_OUT_EVERY steps
-        and after the last also the held-out losses and action_shuffle_ratio: held-out latent loss with shuffled actions
-        over that with the true ones; after the last also termination_scale and termination_shift.
+        Returns loss and its parts (latent, reward, termination, and what belongs to the kind), learning_rate,
+        grad_norm; every HELD_OUT_EVERY steps and after the last also the held-out losses and action_shuffle_ratio:
+        held-out latent loss with shuffled actions over that with the true ones; after the last also termination_scale
+        and termination_shift.
         """
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from worldsim.dynamics.config import DynamicsConfig
+from worldsim.dynamics.heads import OutcomeHead
+from worldsim.dynamics.scale import LatentScale
 
 
 @dataclass(frozen=True)
@@ -41,19 +47,67 @@ class Outcome:
     uncertainty: Tensor
 
 
-class Dynamics(Protocol):
-    """A model of the next latent frame; its state is its own business, but can be copied row by row."""
+class DynamicsState(Protocol):
+    """The past of B dreams, each kind's own business otherwise."""
 
+    @property
+    def belief(self) -> Tensor:
+        """(B, belief_size) in [-1, 1]."""
+
+    def clone(self) -> Self:
+        """A copy that shares nothing, to branch a dream."""
+
+    def select_rows(self, rows: Tensor) -> Self:
+        """A copy of some rows (R,), indices."""
+
+
+class Dynamics(nn.Module, ABC):
+    """A model of the next latent frame.
+
+    latent_shape: (N, D). action_features: A. belief_size: width of its summary of the past. scale: raw latents to
+    unit scale and back. head: reward and termination. `config.window` is the most frames that `start` takes. All
+    randomness of `start`, `step` and `observe` is in the `noise` that they are given, row by row.
+    """
+
+    config: DynamicsConfig
+    latent_shape: tuple[int, int]
+    action_features: int
     belief_size: int
+    scale: LatentScale
+    head: OutcomeHead
 
-    def loss(self, clip: LatentClip, *, generator: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Training loss and its named parts."""
+    @abstractmethod
+    def loss(self, clip: LatentClip, *, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Training loss and its named parts: "latent", a squared error of the frames, "reward", "termination" and
+        "change", how much frames change.
+        """
 
+    @abstractmethod
+    def termination_logits(self, clip: LatentClip, *, generator: torch.Generator) -> Tensor:
+        """What the head says of the steps that led to the frames 1, 2, ... of a clip, (B, T - 1) float."""
+
+    @abstractmethod
     def start(self, latents: Tensor, actions: Tensor, has_action: Tensor, present: Tensor, noise: Tensor) -> Any:
-        """State after real frames (B, T, N, D), the actions that led to them, and the noise that memory wants."""
+        """State after frames (B, T, N, D) that end now, T from 1 to the window.
 
-    def step(self, state: Any, actions: Tensor, noise: Tensor, sampling_steps: int) -> tuple[Any, Outcome]:
-        """Dream one frame."""
+        actions: (B, T, A), has_action: bool (B, T). present: bool (B, T), False on the left where a row's history is
+        shorter than T. noise: (B, T, N, D), unit normal.
+        """
 
+    @abstractmethod
+    def restart_rows(self, state: Any, rows: Tensor, fresh: Any) -> Any:
+        """`state` with `rows` (indices) replaced by the rows of `fresh`, whenever the two began."""
+
+    @abstractmethod
+    def step(
+        self, state: Any, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float = 1.0
+    ) -> tuple[Any, Outcome]:
+        """Dream one frame. actions (B, A); noise (B, 2, N, D), unit normal. temperature: 0 or more, 1 as trained."""
+
+    @abstractmethod
     def observe(self, state: Any, latents: Tensor, actions: Tensor, noise: Tensor) -> tuple[Any, Outcome]:
-        """The same update with a real frame in place of a dreamt one."""
+        """The same update with a real frame: latents (B, N, D), actions (B, A), noise (B, 2, N, D)."""
+
+    @abstractmethod
+    def description(self) -> str:
+        """What it is, in a few words for the model card; begins with "A "."""

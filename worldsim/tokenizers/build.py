@@ -13,19 +13,22 @@ from torch import nn
 
 from worldsim.errors import UserError
 from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.tokenizers.convolutional import ConvolutionalTokenizer
 from worldsim.tokenizers.pixels import PixelTokenizer
 from worldsim.tokenizers.protocol import Tokenizer
 from worldsim.tokenizers.vit import VitTokenizer
 
-TOKENIZERS: dict[str, Callable[[TokenizerConfig, tuple[int, int, int]], VitTokenizer | PixelTokenizer]] = {
+AnyTokenizer = VitTokenizer | PixelTokenizer | ConvolutionalTokenizer
+TOKENIZERS: dict[str, Callable[[TokenizerConfig, tuple[int, int, int]], AnyTokenizer]] = {
     "vit": VitTokenizer,
     "pixels": PixelTokenizer,
+    "convolutional": ConvolutionalTokenizer,
 }
 # Fields that say what the tokenizer computes; the others only say how it came about.
 _ARCHITECTURE = ("kind", "patch", "merge", "channels", "width", "encoder_layers", "decoder_layers", "heads")
 
 
-def build_tokenizer(config: TokenizerConfig, frame_shape: tuple[int, int, int]) -> VitTokenizer | PixelTokenizer:
+def build_tokenizer(config: TokenizerConfig, frame_shape: tuple[int, int, int]) -> AnyTokenizer:
     """A fresh tokenizer for frames of `frame_shape` (H, W, C), weights drawn from torch's global generator.
 
     Raises UserError for an unknown kind and for sizes that do not divide.
@@ -38,7 +41,7 @@ def build_tokenizer(config: TokenizerConfig, frame_shape: tuple[int, int, int]) 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:
     """16 hex digits: sha256 over architecture, frame shape and every weight. Equal latents <=> equal fingerprint."""
-    module = cast("VitTokenizer | PixelTokenizer", tokenizer)
+    module = cast(AnyTokenizer, tokenizer)
     settings = {key: value for key, value in asdict(module.config).items() if key in _ARCHITECTURE}
     digest = hashlib.sha256(json.dumps([settings, list(module.frame_shape)], sort_keys=True, default=list).encode())
     for name, tensor in sorted(cast(nn.Module, module).state_dict().items()):

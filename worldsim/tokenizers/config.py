@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 class TokenizerConfig:
     """What the tokenizer is and how it is trained.
 
-    kind "pixels" has nothing to train and uses `patch` alone; every other field belongs to kind "vit".
+    kind "pixels" has nothing to train and uses `patch` alone. kind "convolutional" makes one token of the whole frame
+    and uses `channels`, `contrast_weight` and what stands from `steps` on. kind "vit" uses every field.
     """
 
-    kind: str = "vit"  # "vit": trained autoencoder; "pixels": patches as they are
+    kind: str = "vit"  # "vit": trained autoencoder; "convolutional": variational; "pixels": patches as they are
     patch: int = 8  # pixels per side of a patch
     merge: list[int] = field(default_factory=lambda: [2, 2])  # [rows, cols] of patches that make one latent token
     channels: int = 32  # D, numbers per latent token

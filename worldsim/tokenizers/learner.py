@@ -1,9 +1,9 @@
-"""Trains the ViT tokenizer on single frames of an episode store."""
+"""Trains a tokenizer on single frames of an episode store."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -17,11 +17,13 @@ from worldsim.errors import UserError
 from worldsim.optimization import adamw, average_weights, warmup_cosine
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.tokenizers.convolutional import ConvolutionalTokenizer, variational_loss
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.loss import local_contrast, psnr, reconstruction_loss
 from worldsim.tokenizers.pixel_range import to_model_range, to_uint8
 from worldsim.tokenizers.vit import VitTokenizer
 
+Trainable = VitTokenizer | ConvolutionalTokenizer
 EVALUATE_EVERY = 200
 EVALUATION_FRAMES = 64
 PICTURE_FRAMES = 8
@@ -45,8 +47,8 @@ class TokenizerLearner:
 
         Raises UserError for a kind without weights and for a store without training frames.
         """
-        if config.kind != "vit":
-            raise UserError(f"tokenizer.kind={config.kind!r} has nothing to train: choose vit")
+        if config.kind not in LOSSES:
+            raise UserError(f"tokenizer.kind={config.kind!r} has nothing to train: choose {' or '.join(LOSSES)}")
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
         self.step = 0
@@ -59,7 +61,7 @@ class TokenizerLearner:
         evaluation_pool = held_out if len(held_out) else self._pool  # a tiny store may have nothing held out
         self._held_out = self._to_device(evaluation_pool.spread(EVALUATION_FRAMES))
 
-        self.model = cast(VitTokenizer, build_tokenizer(config, store.spec.frame_shape))
+        self.model = cast(Trainable, build_tokenizer(config, store.spec.frame_shape))
         if begin_with is None:
             self.model.init_weights(torch.Generator().manual_seed(seed))
         else:
@@ -71,8 +73,8 @@ class TokenizerLearner:
     def update(self) -> dict[str, float]:
         """One optimizer step on `batch_frames` random training frames.
 
-        Returns loss, psnr (dB, of the masked training pass), learning_rate and grad_norm; every EVALUATE_EVERY steps
-        also held_out_psnr and held_out_detail_psnr (unmasked, by the averaged weights).
+        Returns loss, psnr (dB, of the training pass, masked or sampled), learning_rate, grad_norm and what belongs to
+        the kind; every EVALUATE_EVERY steps also held_out_psnr and held_out_detail_psnr (by the averaged weights).
         """
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
@@ -80,23 +82,17 @@ class TokenizerLearner:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         frames = to_model_range(self._to_device(self._pool.sample(self.config.batch_frames, self._numpy)))
-        mask = self.model.draw_mask(len(frames), self._masks)
-
-        with autocast(self.device, self.dtype):
-            latents = self.model.encode_range(frames, mask)
-            noise = torch.randn(latents.shape, generator=self._masks, device=latents.device)
-            reconstruction = self.model.decode_range(latents + self.config.latent_noise * noise)
-        result = reconstruction_loss(reconstruction, frames, self.config.contrast_weight)
+        loss, parts = LOSSES[self.config.kind](self, frames)
         self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(result.loss)
+        torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self._optimizer.step()
         self.step += 1
         average_weights(self.tokenizer, self.model, self.config.ema_decay, self.step)
 
         metrics = {
-            "loss": float(result.loss.detach()),
-            "psnr": psnr(float(result.squared_error)),
+            "loss": float(loss.detach()),
+            **parts,
             "learning_rate": learning_rate,
             "grad_norm": float(norm),
         }
@@ -143,6 +139,26 @@ class TokenizerLearner:
         self._masks.set_state(state["masks"].cpu())
         self.step = int(state["step"])
 
+    def _masked_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Of the ViT on frames (B, H, W, C) in [-1, 1], with masked patches and noise on the latents."""
+        model = cast(VitTokenizer, self.model)
+        mask = model.draw_mask(len(frames), self._masks)
+        with autocast(self.device, self.dtype):
+            latents = model.encode_range(frames, mask)
+            noise = torch.randn(latents.shape, generator=self._masks, device=latents.device)
+            reconstruction = model.decode_range(latents + self.config.latent_noise * noise)
+        result = reconstruction_loss(reconstruction, frames, self.config.contrast_weight)
+        return result.loss, {"psnr": psnr(float(result.squared_error))}
+
+    def _variational_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """Of the convolutional autoencoder on frames (B, H, W, C) in [-1, 1], with latents drawn from the posterior."""
+        model = cast(ConvolutionalTokenizer, self.model)
+        with autocast(self.device, self.dtype):
+            posterior = model.posterior(frames)
+            reconstruction = model.decode_range(posterior.sample(self._masks))
+        result = variational_loss(reconstruction, frames, posterior, self.config.contrast_weight)
+        return result.loss, {"psnr": psnr(float(result.squared_error)), "divergence": float(result.divergence)}
+
     @torch.no_grad()
     def _reconstruct(self, frames: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
@@ -150,3 +166,9 @@ class TokenizerLearner:
 
     def _to_device(self, frames: NDArray[np.uint8]) -> Tensor:
         return torch.from_numpy(frames).to(self.device, non_blocking=True)
+
+
+LOSSES: dict[str, Callable[[TokenizerLearner, Tensor], tuple[Tensor, dict[str, float]]]] = {
+    "vit": TokenizerLearner._masked_loss,
+    "convolutional": TokenizerLearner._variational_loss,
+}

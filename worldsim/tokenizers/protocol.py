@@ -24,7 +24,7 @@ class Tokenizer(Protocol):
         """(rows, cols) of latent tokens over the frame; rows * cols = N, row by row."""
 
     def encode(self, frames: Tensor) -> Tensor:
-        """uint8 frames (..., H, W, C) -> float32 latents (..., N, D) in [-1, 1]. ValueError for another shape."""
+        """uint8 frames (..., H, W, C) -> float32 latents (..., N, D) of order 1. ValueError for another shape."""
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (..., N, D) -> uint8 frames (..., H, W, C). ValueError for another shape."""

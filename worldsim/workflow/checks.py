@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from worldsim.agents.config import check_config as check_agent
 from worldsim.agents.errors import AgentConfigError
+from worldsim.agents.learners import check_agent
 from worldsim.data.episode import EnvSpec
 from worldsim.data.shards import COMPRESSIONS
+from worldsim.dynamics.build import DYNAMICS
 from worldsim.dynamics.config import SIZES
 from worldsim.errors import UserError
 from worldsim.optimization import OPTIMIZERS
-from worldsim.tokenizers.build import build_tokenizer
+from worldsim.tokenizers.build import TOKENIZERS, build_tokenizer
 from worldsim.workflow.config import RunConfig
 
 AT_LEAST: dict[str, float] = {
@@ -39,6 +40,7 @@ AT_LEAST: dict[str, float] = {
     "dynamics.time_every": 1,
     "dynamics.registers": 1,
     "dynamics.belief_size": 1,
+    "dynamics.mixtures": 1,
     "dynamics.finest_steps": 1,
     "dynamics.sampling_steps": 1,
     "dynamics.change_weight": 0,
@@ -90,7 +92,7 @@ def check_settings(config: RunConfig) -> None:
     _check_rounds(config)
     _check_fit(config)
     try:
-        check_agent(config.agent)
+        check_agent(config.agent, config.dream.num_envs)
     except AgentConfigError as error:
         raise UserError(f"agent.{error}") from None
 
@@ -107,7 +109,8 @@ def check_environment(config: RunConfig, spec: EnvSpec) -> None:
 def _check_names(config: RunConfig) -> None:
     choices: dict[str, tuple[str, ...]] = {
         "collect.compression": COMPRESSIONS,
-        "tokenizer.kind": ("vit", "pixels"),
+        "tokenizer.kind": tuple(TOKENIZERS),
+        "dynamics.kind": tuple(DYNAMICS),
         "dynamics.size": tuple(SIZES),
         "dynamics.optimizer": tuple(OPTIMIZERS),
     }
@@ -132,6 +135,10 @@ def _check_fit(config: RunConfig) -> None:
     window = dynamics.window
     frames = config.dream.context_frames
     _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
+    if dynamics.kind == "mdn_rnn":
+        optimizer = dynamics.optimizer
+        _require("dynamics.optimizer", optimizer, optimizer == "adamw", "adamw: an mdn_rnn has no blocks for Muon")
+        return
     finest = dynamics.finest_steps
     _require("dynamics.finest_steps", finest, finest & (finest - 1) == 0, "a power of two")
     steps = dynamics.sampling_steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from worldsim.agents.config import ActorCriticConfig
+from worldsim.agents.config import AgentConfig
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.envs.config import EnvConfig
 from worldsim.tokenizers.config import TokenizerConfig
@@ -62,6 +62,6 @@ class RunConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     dream: DreamConfig = field(default_factory=DreamConfig)
-    agent_updates: list[int] = field(default_factory=lambda: [150])  # of the actor-critic, one number per round
-    agent: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    agent_updates: list[int] = field(default_factory=lambda: [150])  # or generations of CMA-ES; one number per round
+    agent: AgentConfig = field(default_factory=AgentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)

@@ -23,7 +23,7 @@ def describe_cost(config: RunConfig, spec: EnvSpec) -> str:
     latent_bytes = tokens * latent_channels * 2
     disk = frames * (frame_bytes + latent_bytes)
     memory = 1.2e9 + frames * latent_bytes * 1.5
-    hours = _training_seconds(config, spec, tokens) / 3600
+    hours = _training_seconds(config, spec, (tokens, latent_channels)) / 3600
     return (
         f"cost: {tics:,} real tics ({frames:,} frames), about {disk / 1e9:.2f} GB of disk, {memory / 1e9:.1f} GB of "
         f"memory, {hours * 60:.0f} minutes of training on two CPU cores (much less on a GPU)"
@@ -36,23 +36,43 @@ def _latent_shape(config: RunConfig, spec: EnvSpec) -> tuple[int, int]:
     patches = (height // patch) * (width // patch)
     if config.tokenizer.kind == "pixels":
         return patches, patch * patch * channels
+    if config.tokenizer.kind == "convolutional":
+        return 1, config.tokenizer.channels
     return patches // math.prod(config.tokenizer.merge), config.tokenizer.channels
 
 
-def _training_seconds(config: RunConfig, spec: EnvSpec, tokens: int) -> float:
+def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int, int]) -> float:
     """Multiply-adds of weights times tokens, forward and twice that backward; a dream step is two passes and a bit."""
-    height, width, _ = spec.frame_shape
-    vit = config.tokenizer
-    patches = (height // vit.patch) * (width // vit.patch)
-    vit_weights = 12 * vit.width**2 * (vit.encoder_layers + vit.decoder_layers)
-    tokenizer = vit.steps * vit.batch_frames * patches * 6 * vit_weights if vit.kind == "vit" else 0
-    size = SIZES[config.dynamics.size]
-    weights = size.width**2 * size.depth * (12 + 4 / config.dynamics.time_every)
-    per_pass = 2 * weights * (tokens + config.dynamics.registers)
     clip = config.dynamics.batch_clips * config.dynamics.clip_frames
-    dynamics = config.rounds * config.dynamics.steps * clip * per_pass * 7
-    steps = sum(config.agent_updates) * config.agent.horizon * config.dream.num_envs
-    dreams = steps * per_pass * (config.dynamics.sampling_steps + 1.5)
-    return (tokenizer + dynamics + dreams) / MATRIX_OPERATIONS_PER_SECOND + (
+    if config.dynamics.kind == "mdn_rnn":
+        per_training_frame, per_step = (factor * _mdn_rnn_weights(config, latent_shape) for factor in (6, 2))
+    else:
+        size = SIZES[config.dynamics.size]
+        weights = size.width**2 * size.depth * (12 + 4 / config.dynamics.time_every)
+        per_pass = 2 * weights * (latent_shape[0] + config.dynamics.registers)
+        per_training_frame, per_step = per_pass * 7, per_pass * (config.dynamics.sampling_steps + 1.5)
+    dynamics = config.rounds * config.dynamics.steps * clip * per_training_frame
+    # A generation of CMA-ES plays twice, to the end.
+    horizon = 2 * config.dream.max_episode_steps if config.agent.kind == "cma_es" else config.agent.horizon
+    dreams = sum(config.agent_updates) * horizon * config.dream.num_envs * per_step
+    return (_tokenizer_operations(config, spec) + dynamics + dreams) / MATRIX_OPERATIONS_PER_SECOND + (
         sum(config.collect.tics) / COLLECTED_TICS_PER_SECOND
     )
+
+
+def _tokenizer_operations(config: RunConfig, spec: EnvSpec) -> float:
+    height, width, channels = spec.frame_shape
+    settings = config.tokenizer
+    frames = settings.steps * settings.batch_frames
+    if settings.kind == "vit":
+        patches = (height // settings.patch) * (width // settings.patch)
+        return frames * patches * 72 * settings.width**2 * (settings.encoder_layers + settings.decoder_layers)
+    if settings.kind == "convolutional":  # 4x4 taps, half the sides a layer: 32, 64, 128, 256 filters, and back
+        taps = 16 * (32 * channels / 4 + 32 * 64 / 16 + 64 * 128 / 64 + 128 * 256 / 256)
+        return frames * 6 * 2 * height * width * taps
+    return 0
+
+
+def _mdn_rnn_weights(config: RunConfig, latent_shape: tuple[int, int]) -> float:
+    hidden, numbers = config.dynamics.belief_size, math.prod(latent_shape)
+    return hidden * (4 * (hidden + numbers) + 3 * config.dynamics.mixtures * numbers + 2 * hidden)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from worldsim import envs
-from worldsim.agents.actor_critic import ActorCriticLearner
+from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
 from worldsim.data.collection import collect
@@ -20,17 +20,15 @@ from worldsim.data.files import explained
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dream import DreamVectorEnv
-from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.learner import DynamicsLearner
+from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
 from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.model_folder import load_model, save_model
 from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
-from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
+from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
-from worldsim.tokenizers.pixels import PixelTokenizer
-from worldsim.tokenizers.vit import VitTokenizer
 from worldsim.training import fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
@@ -130,7 +128,7 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
 
 def train_tokenizer(
     config: RunConfig, run: Path, round_number: int, store: EpisodeStore, machine: Machine
-) -> VitTokenizer | PixelTokenizer:
+) -> AnyTokenizer:
     """The tokenizer of a round: trained on the episodes of round 0; refined in later rounds, on all there are by then.
 
     Without `tokenizer.refine_steps` it stays that of round 0.
@@ -160,7 +158,7 @@ def train_tokenizer(
     return learner.tokenizer
 
 
-def encode_episodes(store: EpisodeStore, tokenizer: VitTokenizer | PixelTokenizer, machine: Machine) -> LatentCache:
+def encode_episodes(store: EpisodeStore, tokenizer: AnyTokenizer, machine: Machine) -> LatentCache:
     """The latents of all episodes, kept beside them under the tokenizer's fingerprint."""
     return encode_store(
         store, tokenizer, tokenizer_fingerprint(tokenizer), device=machine.device, dtype=machine.dtype, progress=True
@@ -173,7 +171,7 @@ def train_dynamics(
     round_number: int,
     store: EpisodeStore,
     latents: LatentCache,
-    tokenizer: VitTokenizer | PixelTokenizer,
+    tokenizer: AnyTokenizer,
     machine: Machine,
 ) -> DynamicsLearner:
     """The learner with the dynamics of a round, its `average`; they go on from those of the round before."""
@@ -206,7 +204,7 @@ def save_world_model(
     round_number: int,
     store: EpisodeStore,
     latents: LatentCache,
-    tokenizer: VitTokenizer | PixelTokenizer,
+    tokenizer: AnyTokenizer,
     learner: DynamicsLearner,
     machine: Machine,
 ) -> Path:
@@ -246,7 +244,7 @@ def save_world_model(
     return folder
 
 
-def _holds(folder: Path, dynamics: DiTDynamics) -> bool:
+def _holds(folder: Path, dynamics: Dynamics) -> bool:
     """Whether a whole world model with the weights of `dynamics` lies in `folder`.
 
     Later rounds must not write it anew: its start contexts and figures come from the episodes there were then.
@@ -262,7 +260,7 @@ def _holds(folder: Path, dynamics: DiTDynamics) -> bool:
 def train_agent(
     config: RunConfig, run: Path, round_number: int, store: EpisodeStore, latents: LatentCache, machine: Machine
 ) -> PolicyNetwork:
-    """Actor-critic in short dreams from real moments; goes on from the policy of the round before."""
+    """The agent in dreams from real moments; goes on from the policy of the round before."""
     folders = round_folders(run, round_number)
     model = load_model(folders.world_model, device=machine.device, dtype=machine.dtype)
     rows = DreamVectorEnv(
@@ -274,11 +272,9 @@ def train_agent(
             store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
         ),
     )
-    learner = ActorCriticLearner(config.agent, rows, seed=config.seed + 1000 * round_number, device="cpu")
+    learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number)
     if round_number > 0:
-        before = read_checkpoint(round_folders(run, round_number - 1).agent)["learner"]
-        learner.policy.load_state_dict(before["policy"])
-        learner.value.load_state_dict(before["value"])
+        learner.begin_with(read_checkpoint(round_folders(run, round_number - 1).agent)["learner"])
     fit(
         learner,
         steps=config.agent_updates[round_number],

@@ -1,0 +1,58 @@
+"""Learners by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from worldsim.agents.actor_critic import ActorCriticLearner
+from worldsim.agents.cma_es import CmaEsLearner, import_cma
+from worldsim.agents.config import AgentConfig, check_cma_es, check_config
+from worldsim.agents.errors import AgentConfigError
+from worldsim.agents.networks import PolicyNetwork
+from worldsim.agents.rollout import Envs
+
+
+class AgentLearner(Protocol):
+    """Makes `policy` better with every `update`; see ActorCriticLearner for what each method does."""
+
+    policy: PolicyNetwork
+
+    def begin_with(self, state: Mapping[str, Any]) -> None:
+        """Start from what an earlier learner of this kind had learnt, its `state_dict()`."""
+
+    def update(self) -> dict[str, float]:
+        """One training step; returns metrics."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the next update depends on."""
+
+    def load_state_dict(self, state: Mapping[str, Any], /) -> None:
+        """The inverse of `state_dict`."""
+
+
+def _cma_es(config: AgentConfig, envs: Envs, seed: int) -> AgentLearner:
+    return CmaEsLearner(config.cma_es, envs, seed)
+
+
+LEARNERS: dict[str, Callable[[AgentConfig, Envs, int], AgentLearner]] = {
+    "actor_critic": ActorCriticLearner,
+    "cma_es": _cma_es,
+}
+
+
+def check_agent(config: AgentConfig, num_envs: int) -> None:
+    """Raise AgentConfigError for the first setting of the chosen kind outside its range, or for a missing package."""
+    if config.kind not in LEARNERS:
+        raise AgentConfigError(f"kind must be one of {', '.join(LEARNERS)}, got '{config.kind}'.")
+    if config.kind == "cma_es":
+        check_cma_es(config.cma_es, num_envs)
+        import_cma()
+    else:
+        check_config(config)
+
+
+def build_learner(config: AgentConfig, envs: Envs, seed: int = 0) -> AgentLearner:
+    """The learner that `config.kind` names, on the CPU. Raises AgentConfigError and UnusableSpaceError as it does."""
+    check_agent(config, envs.num_envs)
+    return LEARNERS[config.kind](config, envs, seed)
