@@ -97,7 +97,7 @@ def test_box_actions_stay_inside_the_bounds_and_reach_them() -> None:
 @pytest.mark.parametrize(
     ("space", "message"),
     [
-        (gym.spaces.MultiDiscrete([[2, 3]]), "one row of parts"),
+        (gym.spaces.MultiDiscrete(np.array([[2, 3]])), "one row of parts"),
         (gym.spaces.Text(3), "needs Discrete, MultiDiscrete, MultiBinary"),
         (gym.spaces.Box(-np.inf, np.inf, (2,)), "finite bounds"),
         (gym.spaces.Box(0, 9, (2,), np.int64), "must hold floats"),

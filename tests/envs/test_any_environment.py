@@ -238,7 +238,10 @@ def test_wrong_box_actions(action: Any) -> None:
         (EnvConfig(id="Blind-v0", kwargs={"observation": VECTOR}), "shows no picture"),
         (EnvConfig(id="Counter-v3", kwargs={"nonsense": 1}), "nonsense"),
         (EnvConfig(id="no_such_module:Foo-v0"), "no_such_module"),
-        (counter(PICTURE, gym.spaces.MultiDiscrete([[2, 3]])), r"MultiDiscrete\(\[\[2 3\]\]\) is not supported"),
+        (
+            counter(PICTURE, gym.spaces.MultiDiscrete(np.array([[2, 3]]))),
+            r"MultiDiscrete\(\[\[2 3\]\]\) is not supported",
+        ),
         (counter(PICTURE, gym.spaces.MultiBinary([2, 2])), "is not supported"),
         (counter(PICTURE, gym.spaces.Box(0, 1, (2, 2))), "not supported, expected Discrete, or a MultiDiscrete"),
         (counter(VECTOR, image="observation"), "holds no picture; try image=render"),

@@ -20,6 +20,7 @@ def test_actions_of_several_parts_go_the_whole_way(binary: bool, repository: Pat
     settings = ["env.id=tests.levers:Levers-v0", f"env.kwargs.binary={binary}", "env.max_episode_tics=60"]
     config = load_config(RunConfig, repository / "configs" / "debug.yaml", [*settings, "threads=1"])
     verdict = run(config, tmp_path / "run", lambda message: None)
+    assert verdict is not None
     assert verdict["agent"]["episodes"] == 4
     assert np.array(verdict["baselines"]["best_constant"]["actions"]).shape == (1, 3)
 
