@@ -70,7 +70,9 @@ def signals(
         actions = stretches.future_actions[rows, t]
         others = []
         for draw in range(draws):
-            branch = state.clone().with_generators([row_generator(1000 * draw + row) for row in range(len(actions))])
+            branch = state.clone().with_generators(
+                [row_generator(1_000_000 * (draw + 1) + row) for row in range(len(actions))]
+            )
             others.append(model.step(branch, actions)[1].latents)
         state, step = model.step(state, actions)
         drawn = torch.stack([step.latents, *others])
