@@ -190,6 +190,16 @@ def test_tensors_are_the_same_numbers_and_can_be_learned_from() -> None:
     assert bool(weight.grad.any())
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_tensors_stay_on_the_gpu(folder: Path) -> None:
+    rows = DreamVectorEnv(folder, 3, observation="features", array="torch", device="cuda", max_episode_steps=2)
+    shown, _ = rows.reset(seed=0)
+    for _ in range(5):
+        shown, *others, infos = rows.step(torch.zeros(3, dtype=torch.int64, device=shown.device))
+        assert {value.device.type for value in (shown, *others, infos["uncertainty"])} == {"cuda"}
+
+
 def test_uncertain_dreams_end_early_or_pay_less() -> None:
     model = tiny_world(max_episode_steps=None)
     model.dynamics.head.termination.bias.data.fill_(-1e4)
