@@ -95,6 +95,29 @@ def test_row_i_of_seed_s_is_the_env_seeded_s_plus_i() -> None:
                 break
 
 
+@pytest.mark.parametrize("actions", ACTION_SPACES)
+def test_one_step_from_equal_state_is_equal_in_a_batch_and_alone(actions: str) -> None:
+    rows = DreamVectorEnv(tiny_world(actions), 4, observation="features", precision="fp32")
+    rows.reset(seed=10)
+    for action in actions_for(rows, 7):  # over some endings: each row has its own age
+        rows.step(action)
+    saved = rows.save_state()
+    [action] = actions_for(rows, 1, seed=3)
+    shown, rewards, terminated, truncated, infos = rows.step(action)
+    for row in range(4):
+        env = DreamEnv(rows.model, observation="features")
+        env.reset()
+        parts = {name: saved[name][[row]] for name in ("lengths", "ended", "temperatures")}
+        env.load_state({"state": saved["state"].select_rows(torch.tensor([row])).clone(), **parts})
+        alone, reward, died, cut, info = env.step(action[row])
+        expected = infos["final_obs"][row] if died or cut else shown[row]
+        np.testing.assert_allclose(alone, expected, atol=1e-4)
+        np.testing.assert_allclose(reward, rewards[row], rtol=1e-4, atol=1e-4)
+        assert (died, cut) == (terminated[row], truncated[row])
+        for name, value in info.items():
+            np.testing.assert_allclose(value, infos[name][row], atol=1e-4)
+
+
 def test_rows_that_restart_on_the_next_step_dream_as_those_that_restart_at_once() -> None:
     """With 0 as the only action both see the same actions, whatever step a restart takes."""
     model = tiny_world()

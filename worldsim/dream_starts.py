@@ -106,7 +106,7 @@ def _own_contexts(
         frames, between = frames[rows], between[rows]
     else:
         frames, between = frames[None], between[None]
-    found = frame_contexts(model, np.ascontiguousarray(frames), between.astype(spec.action_dtype))
+    found = frame_contexts(model, np.array(frames), between.astype(spec.action_dtype))
     return found if each else found.rows(torch.zeros(len(rows), dtype=torch.int64))
 
 
