@@ -367,6 +367,10 @@ def test_bad_input_is_named() -> None:
             DreamVectorEnv(model, **{"num_envs": 2, **wrong})  # type: ignore[arg-type]
     with pytest.raises(UserError, match="make_vec"):
         DreamEnv(model, num_envs=2)
+    rows = DreamVectorEnv(model, 2)
+    rows.reset()
+    with pytest.raises(UserError, match="2 rows: expected 3"):
+        DreamVectorEnv(model, 3).load_state(rows.save_state())
     env = DreamEnv(model)
     env.reset(seed=0)
     with pytest.raises(UserError, match="7"):

@@ -242,7 +242,9 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return {"state": self._state.clone(), **{name: values.copy() for name, values in rows.items()}}
 
     def load_state(self, saved: dict[str, Any]) -> Any:
-        """Return to a saved state, as often as wanted; gives its observation."""
+        """Return to a saved state, as often as wanted; gives its observation. UserError if it has other rows."""
+        if len(saved["lengths"]) != self.num_envs:
+            raise UserError(f"a saved state of {len(saved['lengths'])} rows: expected {self.num_envs}, as the env has")
         self._state = saved["state"].clone()
         self._generators = list(self._state.generators)
         self._lengths, self._ended = saved["lengths"].copy(), saved["ended"].copy()
