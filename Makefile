@@ -40,7 +40,7 @@ test-slow: install-dev
 check: install-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy worldsim tests $(wildcard benchmarks/*.py)
+	$(BIN)/mypy worldsim tests $(wildcard benchmarks/*.py examples/*.py)
 	$(BIN)/lint-imports --no-logo
 
 format: install-dev
@@ -58,7 +58,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing worldsim and its tools into $(VENV) (a few minutes the first time, mostly torch) ...'
-	$(INSTALL) ".[dev,classic,vizdoom]"
+	$(INSTALL) ".[dev,classic,sb3,vizdoom]"
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:

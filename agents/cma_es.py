@@ -154,7 +154,7 @@ class CmaEsLearner:
         while running.any():
             features = self.policy.trunk(self.policy.inputs(torch.from_numpy(observations)))  # (B, F)
             output = torch.einsum("baf,bf->ba", weight, features) + bias
-            raw = output.argmax(-1) if self.policy.actions.discrete else output
+            raw = self.policy.actions.distribution(output, torch.zeros(output.shape[-1])).mode()
             observations, rewards, terminated, truncated, _ = self.envs.step(self.policy.actions.decode(raw))
             returns[running] += np.asarray(rewards, np.float64)[running]
             running &= ~(terminated | truncated)

@@ -12,14 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.agents.actions import (
-    LOG_STD_RANGE,
-    ActionCoder,
-    Categorical,
-    Distribution,
-    SquashedGaussian,
-    describe_action_space,
-)
+from worldsim.agents.actions import ActionCoder, Distribution, describe_action_space
 from worldsim.agents.errors import UnusableSpaceError
 
 INPUT_LIMIT = 5.0
@@ -178,7 +171,7 @@ class PolicyNetwork(nn.Module):
         self.inputs = Inputs(spec)
         self.trunk, size = build_trunk(spec)
         self.head = nn.Linear(size, self.actions.size)
-        self.log_std = nn.Parameter(torch.zeros(0 if self.actions.discrete else self.actions.size))
+        self.log_std = nn.Parameter(torch.zeros(0 if self.actions.choices else self.actions.size))
         self.initialise(generator)
 
     def initialise(self, generator: torch.Generator | None) -> None:
@@ -190,10 +183,7 @@ class PolicyNetwork(nn.Module):
 
     def distribution(self, inputs: Tensor) -> Distribution:
         """The distribution for network inputs, that is for `self.inputs(observations)`."""
-        output = self.head(self.trunk(inputs))  # (B, A)
-        if self.actions.discrete:
-            return Categorical(torch.log_softmax(output, -1))
-        return SquashedGaussian(output, self.log_std.clamp(*LOG_STD_RANGE).expand_as(output))
+        return self.actions.distribution(self.head(self.trunk(inputs)), self.log_std)
 
     def forward(self, observations: Tensor) -> Distribution:
         return self.distribution(self.inputs(observations))
@@ -206,11 +196,11 @@ class PolicyNetwork(nn.Module):
         greedy: bool = False,
         temperature: float = 1.0,
     ) -> np.ndarray[Any, Any]:
-        """Environment actions for observations (B, ...): int64 (B,) for Discrete, float32 (B, *shape) for Box.
+        """Environment actions for observations (B, ...), as `ActionCoder.decode` gives them.
 
         generator: a CPU generator to sample with; None uses torch's global one. greedy: the mode, without a draw, as a
         deterministic policy always acts.
-        temperature: above 0; divides a Discrete policy's logits, multiplies a Box policy's standard deviation.
+        temperature: above 0; divides a discrete policy's logits, multiplies a Box policy's standard deviation.
         """
         policy = self(torch.as_tensor(observations).to(self.head.weight.device))
         if greedy or self.spec.deterministic:

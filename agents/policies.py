@@ -46,7 +46,7 @@ class NetworkPolicy:
         self._rng = np.random.default_rng(seed)
 
     def act(self, observation: np.ndarray[Any, Any]) -> Any:
-        """One observation (F,) float or (H, W, C) uint8 to one action: int for Discrete, float32 array for Box."""
+        """One observation (F,) float or (H, W, C) uint8 to one action: int for Discrete, else an array."""
         if self.epsilon and self._rng.random() < self.epsilon:
             return self._plain(self.network.actions.uniform(self._rng))
         row = np.asarray(observation)[None]
@@ -55,7 +55,7 @@ class NetworkPolicy:
     __call__ = act
 
     def _plain(self, action: Any) -> Any:
-        return int(action) if self.network.actions.discrete else action
+        return int(action) if self.network.actions.single else action
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_generator": self._generator.get_state()}

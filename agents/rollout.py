@@ -23,7 +23,8 @@ class Rollout:
     """What happened in T steps of B rows, on the learner's device.
 
     observations: (T+1, B, ...), the policy's input at each step and after the last; behind the end of an episode it
-        is the first one of the next. raw_actions: (T, B) int64 or (T, B, A) float32. rewards: (T, B) float32.
+        is the first one of the next. raw_actions: int64 (T, B) or (T, B, K), or float32 (T, B, A), see
+        `worldsim.agents.actions`. rewards: (T, B) float32.
     terminated, truncated: (T, B) bool. continuation: (T, B) float32, 1 where the episode goes on and 0 at a
         termination; where the env's infos carry "termination_probability" (a dream's do), 1 minus that, whatever was
         drawn. final_at: (K, 2) int64, the (step, row) of ends with a continuation above 0. final_observations:

@@ -64,14 +64,14 @@ def _finish(game: Any, folder: str) -> None:
 
 
 def action_meanings(env: gym.Env[Any, Any]) -> list[str] | None:
-    """Names of the Discrete actions: the buttons that each index presses, "noop" for none."""
+    """Names of the Discrete actions: the buttons that each index presses, "noop" for none; else of each button."""
     base: Any = env.unwrapped
-    if not hasattr(base, "button_map"):
-        return None
     # Delta buttons come first in the list and are no part of the button map.
-    names = [button.name.lower() for button in base.game.get_available_buttons()][base.num_delta_buttons :]
+    names = [_short(button.name.lower()) for button in base.game.get_available_buttons()][base.num_delta_buttons :]
+    if not hasattr(base, "button_map"):
+        return names
     pressed = ([name for name, down in zip(names, combination, strict=True) if down] for combination in base.button_map)
-    return ["+".join(_short(name) for name in combination) or "noop" for combination in pressed]
+    return ["+".join(combination) or "noop" for combination in pressed]
 
 
 def episode_tics(env: gym.Env[Any, Any]) -> int | None:

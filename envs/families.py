@@ -45,7 +45,7 @@ class Family:
     crops: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     max_episode_tics: dict[str, int] = field(default_factory=dict)
     action_meanings: dict[tuple[str, int], list[str]] = field(default_factory=dict)
-    """By id and number of actions (Discrete) or of components (Box)."""
+    """By id and number of actions (Discrete) or of parts (all other spaces)."""
     reserved_kwargs: dict[str, str] = field(default_factory=dict)
     """Arguments of the simulator that would work against ours, and the setting to use instead."""
     blank_terminal_frame: bool = False

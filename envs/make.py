@@ -154,18 +154,23 @@ def _crop(config: EnvConfig, family: Family | None, size: tuple[int, int]) -> tu
 def _check_actions(space: gym.Space[Any], config: EnvConfig) -> None:
     if isinstance(space, gym.spaces.Discrete):
         return
+    if isinstance(space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary) and len(space.shape) == 1:
+        return
     if isinstance(space, gym.spaces.Box) and np.issubdtype(space.dtype, np.floating) and len(space.shape) == 1:
         return
-    binary = isinstance(space, gym.spaces.MultiBinary)
-    hint = "; kwargs={max_buttons_pressed: 1} makes it Discrete" if binary and config.id.startswith("Vizdoom") else ""
     raise UnusableEnvironmentError(
-        f"{config.id}: action space {space} is not supported, expected Discrete or a one-dimensional float Box{hint}"
+        f"{config.id}: action space {space} is not supported, expected Discrete, or a MultiDiscrete, MultiBinary or "
+        "float Box of one dimension"
     )
 
 
 def _describe_actions(space: gym.Space[Any]) -> dict[str, Any]:
     if isinstance(space, gym.spaces.Discrete):
         return {"type": "discrete", "n": int(space.n)}
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return {"type": "multi_discrete", "nvec": space.nvec.tolist()}
+    if isinstance(space, gym.spaces.MultiBinary):
+        return {"type": "multi_binary", "n": int(space.shape[0])}
     assert isinstance(space, gym.spaces.Box)
     return {"type": "box", "shape": list(space.shape), "low": space.low.tolist(), "high": space.high.tolist()}
 

@@ -43,10 +43,13 @@ class PixelEnv(gym.Wrapper[Frame, Any, Any, Any]):
         self.metadata = {**env.metadata, "render_modes": ["rgb_array"], "render_fps": frames_per_second}
         shape = (*frame_size, 1 if grayscale else 3)
         self.observation_space = gym.spaces.Box(0, 255, shape, np.uint8)
-        self._first_action = 0
+        self._first_action: Any = 0  # actions are counted from 0 here, whatever the simulator does
         if isinstance(env.action_space, gym.spaces.Discrete):
             self._first_action = int(env.action_space.start)
             self.action_space = gym.spaces.Discrete(int(env.action_space.n))
+        elif isinstance(env.action_space, gym.spaces.MultiDiscrete):
+            self._first_action = env.action_space.start
+            self.action_space = gym.spaces.MultiDiscrete(env.action_space.nvec)
         else:
             self.action_space = env.action_space
         self._observation: Any = None
@@ -103,8 +106,15 @@ class PixelEnv(gym.Wrapper[Frame, Any, Any, Any]):
             raise InvalidActionError(
                 f"action {action!r} is not in {space}: expected an integer from 0 to {space.n - 1}"
             )
+        if isinstance(space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+            if array.shape == space.shape and np.issubdtype(array.dtype, np.integer) and space.contains(array):
+                return array.astype(space.dtype) + np.asarray(self._first_action, space.dtype)
+            limits = space.nvec - 1 if isinstance(space, gym.spaces.MultiDiscrete) else 1
+            raise InvalidActionError(
+                f"action {action!r} is not in {space}: expected {space.shape[0]} integers from 0 to {limits}"
+            )
         if not isinstance(space, gym.spaces.Box):
-            raise UnusableEnvironmentError(f"action space {space}: only Discrete and Box are supported")
+            raise UnusableEnvironmentError(f"action space {space}: see worldsim.envs.make for what is supported")
         if not (np.issubdtype(array.dtype, np.floating) or np.issubdtype(array.dtype, np.integer)):
             raise InvalidActionError(f"action {action!r} is not in {space}: expected numbers")
         if array.shape != space.shape:

@@ -13,7 +13,7 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.build import DYNAMICS
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.errors import UserError
-from worldsim.model_folder import load_model, save_model
+from worldsim.model_folder import load_model, released_models, save_model
 from worldsim.world_model import row_generator
 
 
@@ -37,6 +37,22 @@ def test_it_comes_back_as_it_was(kind: str, tmp_path: Path) -> None:
         dreams.append(step)
     assert torch.equal(dreams[0].latents, dreams[1].latents)
     assert torch.equal(dreams[0].reward, dreams[1].reward)
+
+
+def test_its_quantiles_of_uncertainty_come_back(tmp_path: Path) -> None:
+    model = tiny_world()
+    model.uncertainty_quantiles = {0.9: 0.25, 0.99: 1 / 3}
+    save_model(model, tmp_path / "model")
+    assert load_model(tmp_path / "model").uncertainty_quantiles == model.uncertainty_quantiles
+    assert DreamVectorEnv(tmp_path / "model", 1, uncertainty_quantile=0.99).uncertainty_limit == 1 / 3
+    assert DreamVectorEnv(model, 1).uncertainty_limit is None
+
+
+@pytest.mark.parametrize("name", released_models())
+def test_released_models_know_their_uncertainty(name: str) -> None:
+    levels = load_model(name).uncertainty_quantiles
+    assert list(levels) == [0.5, 0.75, 0.9, 0.95, 0.99]
+    assert sorted(levels.values()) == list(levels.values())
 
 
 def test_its_temperature_comes_back_and_is_the_default_of_its_dreams(tmp_path: Path) -> None:

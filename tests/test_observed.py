@@ -12,7 +12,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from tests.worlds import NoiseEnv, tiny_world
+from tests.worlds import ACTION_SPACES, NoiseEnv, tiny_world
 from worldsim.dream import DreamVectorEnv
 from worldsim.errors import UserError
 from worldsim.observed import ObservedEnv, ObservedVectorEnv
@@ -25,7 +25,7 @@ def rows_of(model: WorldModel, count: int, mode: AutoresetMode, observation: str
     return ObservedVectorEnv(SyncVectorEnv([partial(NoiseEnv, model)] * count, autoreset_mode=mode), model, observation)
 
 
-@pytest.mark.parametrize("actions", ["discrete", "box"])
+@pytest.mark.parametrize("actions", ACTION_SPACES)
 @pytest.mark.parametrize("observation", OBSERVED)
 def test_gymnasium_accepts_it(actions: str, observation: str) -> None:
     model = tiny_world(actions)

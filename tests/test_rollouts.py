@@ -11,11 +11,14 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.data.counting import SHAPE, CountingEnv, read_picture
+from tests.levers import Levers
 from worldsim.errors import UserError
 from worldsim.rollouts import Action, EpisodeResult, Policy, play_episode, play_many, play_side_by_side
 from worldsim.scripted_policies import Constant, OpenLoop, StickyRandom, UniformRandom
 
 FIVE = gym.spaces.Discrete(5)
+PARTS = gym.spaces.MultiDiscrete([3, 2], start=[1, 0])
+BUTTONS = gym.spaces.MultiBinary(3)
 BOX = gym.spaces.Box(np.array([-1, 0], np.float32), np.array([1, 10], np.float32))
 FRAME = np.zeros(SHAPE, np.uint8)
 
@@ -112,6 +115,13 @@ def test_limits_truncate(limits: dict[str, Any], length: int) -> None:
     assert (result.terminated, result.truncated) == (False, True)
 
 
+def test_actions_of_several_parts_are_recorded_as_int64() -> None:
+    actions = [np.array([1, 0, 1], np.int8), np.array([0, 0, 1], np.int8)]
+    result = play_episode(Levers(binary=True), OpenLoop(actions), 5, max_steps=3)
+    assert result.actions.dtype == np.int64
+    assert result.actions.tolist() == [[1, 0, 1], [0, 0, 1], [1, 0, 1]]
+
+
 def test_a_limit_at_the_very_end_does_not_truncate_a_termination() -> None:
     seed = next(seed for seed in range(100) if play_episode(CountingEnv(), Constant(1), seed).terminated)
     whole = play_episode(CountingEnv(), Constant(1), seed)
@@ -192,7 +202,16 @@ def draw(policy: Policy, seed: int, count: int) -> list[Any]:
 
 
 @pytest.mark.parametrize(
-    "policy", [UniformRandom(FIVE), StickyRandom(FIVE), StickyRandom(BOX, 0.5), OpenLoop([1, 2], 3), UniformRandom(BOX)]
+    "policy",
+    [
+        UniformRandom(FIVE),
+        StickyRandom(FIVE),
+        StickyRandom(BOX, 0.5),
+        OpenLoop([1, 2], 3),
+        UniformRandom(BOX),
+        StickyRandom(PARTS),
+        UniformRandom(BUTTONS),
+    ],
 )
 def test_policies_follow_from_the_seed_and_are_picklable(policy: Policy) -> None:
     first = draw(policy, 3, 50)
@@ -210,6 +229,15 @@ def test_uniform_actions_fill_their_space() -> None:
     assert boxes.dtype == np.float32
     np.testing.assert_allclose(boxes.min(0), [-1, 0], atol=0.05)
     np.testing.assert_allclose(boxes.max(0), [1, 10], atol=0.05)
+
+
+def test_uniform_actions_of_several_parts_are_all_combinations() -> None:
+    for space in (PARTS, BUTTONS):
+        policy = UniformRandom(space)
+        policy.reset(0)
+        actions = [policy(FRAME) for _ in range(300)]
+        assert all(space.contains(action) for action in actions)
+        assert len({tuple(np.asarray(action).tolist()) for action in actions}) == (6 if space is PARTS else 8)
 
 
 @pytest.mark.parametrize("stickiness", [0.0, 0.5, 0.9])

@@ -20,17 +20,27 @@ from worldsim.world_model import WorldModel
 
 ACTION_SPACES: dict[str, dict[str, Any]] = {
     "discrete": {"type": "discrete", "n": 3},
+    "multi_discrete": {"type": "multi_discrete", "nvec": [3, 2]},
+    "multi_binary": {"type": "multi_binary", "n": 3},
     "box": {"type": "box", "shape": [2], "low": [-1.0, 0.0], "high": [1.0, 1.0]},
 }
 
 
-def tiny_spec(actions: str = "discrete", max_episode_steps: int | None = 50) -> EnvSpec:
+MEANINGS = {
+    "discrete": ["left", "stay", "right"],
+    "multi_discrete": ["steer", "jump"],
+    "multi_binary": ["left", "right", "fire"],
+    "box": ["steer", "gas"],
+}
+
+
+def tiny_spec(actions: str = "discrete", max_episode_steps: int | None = 50, size: int = 16) -> EnvSpec:
     return EnvSpec(
         id="Tiny-v0",
         settings={},
-        frame_shape=(16, 16, 3),
+        frame_shape=(size, size, 3),
         action_space=ACTION_SPACES[actions],
-        action_meanings=["left", "stay", "right"] if actions == "discrete" else ["steer", "gas"],
+        action_meanings=MEANINGS[actions],
         frames_per_second=10.0,
         max_episode_steps=max_episode_steps,
         blank_terminal_frame=False,
@@ -38,10 +48,17 @@ def tiny_spec(actions: str = "discrete", max_episode_steps: int | None = 50) -> 
 
 
 def tiny_world(
-    actions: str = "discrete", seed: int = 0, max_episode_steps: int | None = 50, kind: str = "dit"
+    actions: str = "discrete",
+    seed: int = 0,
+    max_episode_steps: int | None = 50,
+    kind: str = "dit",
+    size: int = 16,
 ) -> WorldModel:
-    """Random weights everywhere, so that every input shows in the output. kind: of the dynamics."""
-    spec = tiny_spec(actions, max_episode_steps)
+    """Random weights everywhere, so that every input shows in the output.
+
+    kind: of the dynamics. Frames are `size` pixels high and wide.
+    """
+    spec = tiny_spec(actions, max_episode_steps, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = build_tokenizer(TokenizerConfig(kind="pixels", patch=8), spec.frame_shape)

@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.device import choose_device, choose_precision
+from worldsim.dream_starts import read_options
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model
+from worldsim.rendering import to_rgb
 from worldsim.start_contexts import StartContexts
+from worldsim.window import Window
 from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator, without_draws
 
 Observation = Literal["pixels", "latent", "belief", "features"]
 OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features")
+RENDER_MODES = ["human", "rgb_array"]
 
 
 def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
-    """Space of a row: pixels uint8 (H, W, C); latent float32 (N, D); belief (belief_size,); features: both, flat."""
-    low, high = (bound.cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
+    """Space of a row: pixels uint8 (H, W, C), or flat float32: latent (N D), belief (belief_size), features (both)."""
+    low, high = (bound.flatten().cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
     ones = np.ones(model.belief_size, np.float32)
     if observation == "pixels":
         return gym.spaces.Box(0, 255, model.spec.frame_shape, np.uint8)
@@ -34,29 +38,35 @@ def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
     if observation == "belief":
         return gym.spaces.Box(-ones, ones, dtype=np.float32)
     if observation == "features":
-        bounds = (np.concatenate([low.ravel(), -ones]), np.concatenate([high.ravel(), ones]))
+        bounds = (np.concatenate([low, -ones]), np.concatenate([high, ones]))
         return gym.spaces.Box(*bounds, dtype=np.float32)
     raise UserError(f"observation={observation!r} is unknown: choose one of {', '.join(OBSERVATIONS)}")
 
 
-def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
-    """What a row shows of a world state, (B, ...) as `observation_space` says."""
+def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
+    """What a row shows of a world state, (B, ...) as `observation_space` says, on the model's device.
+
+    An ordinary tensor of its own, whatever becomes of the state.
+    """
     if observation == "pixels":
-        return np.ascontiguousarray(model.decode(state.latents).cpu().numpy())
-    latents = model.dynamics.scale.clamp(state.latents)
-    if observation == "latent":
-        return np.array(latents.cpu().numpy())
+        return model.decode(state.latents).clone()
     if observation == "belief":
-        return np.array(state.belief.cpu().numpy())
-    return torch.cat([latents.flatten(1), state.belief], dim=1).cpu().numpy()
+        return state.belief.clone()
+    latents = model.dynamics.scale.clamp(state.latents).flatten(1)  # (B, N D)
+    return latents.clone() if observation == "latent" else torch.cat([latents, state.belief], dim=1)
 
 
-class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[Any]]):
+def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
+    """The same as an array."""
+    return observed(model, state, observation).cpu().numpy()
+
+
+class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     """Rows of dreams that start from real contexts and end and restart on their own.
 
     Rewards are the predicted ones; endings are sampled from the predicted probability with the row's own generator.
-    `infos` carries "termination_probability" and "uncertainty", float32 (num_envs,). Row i of seed s dreams what a
-    single env seeded s + i dreams.
+    `infos` carries "termination_probability" and "uncertainty", float32 (num_envs,), both of the step that was made,
+    also where a row has begun anew since. Row i of seed s dreams what a single env seeded s + i dreams.
     """
 
     def __init__(
@@ -70,6 +80,10 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
         sampling_steps: int | None = None,
         start_contexts: StartContexts | None = None,
         start: str = "anywhere",
+        uncertainty_quantile: float | None = None,
+        uncertainty_limit: float | None = None,
+        uncertainty_penalty: float | None = None,
+        array: str = "numpy",
         autoreset_mode: AutoresetMode | str = AutoresetMode.SAME_STEP,
         render_mode: str | None = None,
         device: str = "auto",
@@ -77,32 +91,43 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
     ) -> None:
         """model: a WorldModel, a folder, or the name of a released model (then loaded with `device` and `precision`).
 
-        observation: "pixels", "latent", "belief" or "features" (flat latents and belief). max_episode_steps: truncate
-        here; None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
+        observation: "pixels", "latent", "belief" or "features" (latents and belief). max_episode_steps: truncate here;
+        None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
         start_contexts: other contexts than the model's own. temperature: variance of the sampler's noise; None: the
-        model's own.
+        model's own. uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
+        uncertainty_penalty, take that much off the reward instead. uncertainty_quantile: in place of a limit the one
+        that this share of steps from real moments does not pass, such as 0.99. array: "numpy", or "torch" for tensors
+        that stay on the model's device, in all that `reset` and `step` give. render_mode: "rgb_array", or "human" for
+        a window.
         """
         if not isinstance(model, WorldModel):
             chosen = choose_device(device)
             model = load_model(model, device=chosen, dtype=choose_precision(precision, chosen))
         if num_envs < 1:
             raise UserError(f"num_envs={num_envs}: expected at least 1")
+        if max_episode_steps is not None and max_episode_steps < 1:
+            raise UserError(f"max_episode_steps={max_episode_steps}: expected None or at least 1")
         if temperature is not None and not temperature >= 0:
             raise UserError(f"temperature={temperature}: expected 0 or more")
         if start not in ("anywhere", "episode_start"):
             raise UserError(f"start={start!r}: expected 'anywhere' or 'episode_start'")
-        if render_mode not in (None, "rgb_array"):
-            raise UserError(f"render_mode={render_mode!r}: expected None or 'rgb_array'")
+        if array not in ("numpy", "torch"):
+            raise UserError(f"array={array!r}: expected 'numpy' or 'torch'")
+        if render_mode not in (None, *RENDER_MODES):
+            raise UserError(f"render_mode={render_mode!r}: expected None, 'rgb_array' or 'human'")
         self.model = model
         self.num_envs = num_envs
         self.observation = observation
         self.temperature = model.temperature if temperature is None else temperature
         self.sampling_steps = sampling_steps
         self.max_episode_steps = max_episode_steps or model.spec.max_episode_steps
+        self.uncertainty_limit = _limit(model, uncertainty_quantile, uncertainty_limit, uncertainty_penalty)
+        self.uncertainty_penalty = uncertainty_penalty
+        self.array = array
         self.autoreset_mode = AutoresetMode(autoreset_mode)
         self.render_mode = render_mode
         self.metadata = {
-            "render_modes": ["rgb_array"],
+            "render_modes": RENDER_MODES,
             "render_fps": model.spec.frames_per_second,
             "autoreset_mode": self.autoreset_mode,
         }
@@ -114,56 +139,73 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
         self.single_action_space = model.spec.gym_action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
+        self._window = Window(f"a dream of {model.spec.id}", model.spec.frames_per_second)
+        entropy = np.random.SeedSequence().generate_state(num_envs)
+        self._generators = [row_generator(int(value)) for value in entropy]
         self._state: WorldState | None = None
+        self._temperatures = np.full(num_envs, self.temperature, np.float64)
         self._lengths = np.zeros(num_envs, np.int64)
         self._ended = np.zeros(num_envs, np.bool_)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
-    ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin new dreams in all rows, or in those of `options["reset_mask"]` (bool (num_envs,)).
+    ) -> tuple[Any, dict[str, Any]]:
+        """Begin new dreams in all rows.
 
         seed: row i is seeded seed + i; None goes on with the rows' generators (fresh ones at the first reset).
+        options, of which each but the first two may be one for all rows or one for each:
+        "reset_mask", bool (num_envs,): begin anew in these rows only.
+        "start_frames" and "start_actions": begin after frames of your own, uint8 (T, H, W, C) with T from 1 to the
+        model's window, and the T - 1 actions between them; (num_envs, T, ...) for each row its own.
+        "start_context": the index of one of the env's start contexts. "temperature": until the next call of `reset`.
         """
-        mask = None if options is None else options.get("reset_mask")
-        if mask is not None:
-            if self._state is None:
-                raise gym.error.ResetNeeded("call reset() once without a mask first")
-            self._seed_rows(seed, np.asarray(mask))
-            self._restart(np.flatnonzero(mask))
-            return self._observe(), {}
-        self._seed_rows(seed, np.ones(self.num_envs, np.bool_))
-        contexts = self._contexts.rows(self._choose(self._generators))
-        self._state = self.model.start_from(contexts, self._generators)
-        self._lengths[:], self._ended[:] = 0, False
-        return self._observe(), {}
+        asked = read_options(options, self.model, self._contexts, self.num_envs)
+        if self._state is None and len(asked.rows) < self.num_envs:
+            raise gym.error.ResetNeeded("call reset() once without a mask first")
+        self._seed_rows(seed, asked.rows)
+        self._temperatures[asked.rows] = self.temperature if asked.temperatures is None else asked.temperatures
+        if len(asked.rows) == self.num_envs:
+            self._state = self.model.start_from(asked.contexts or self._draw(asked.rows), self._generators)
+            self._lengths[:], self._ended[:] = 0, False
+        else:
+            self._restart(asked.rows, asked.contexts)
+        if self.render_mode == "human":
+            self.render()
+        return self._given(self._observe()), {}
 
-    def step(
-        self, actions: NDArray[Any]
-    ) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
-        """Dream one frame in every row; observation, reward float64, terminated, truncated (num_envs,), infos."""
+    def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        """Dream one frame in every row; observation, reward, terminated, truncated (num_envs,), infos.
+
+        actions: an array or a tensor of the action space. Rewards are float64 (float32 where array="torch").
+        """
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
-        given = np.asarray(actions)
+        given = actions if isinstance(actions, Tensor) else torch.as_tensor(np.asarray(actions))
         if given.shape != self.action_space.shape:
-            raise UserError(f"actions of shape {given.shape}: expected {self.action_space.shape}")
+            raise UserError(f"actions of shape {tuple(given.shape)}: expected {self.action_space.shape}")
         if self.autoreset_mode is AutoresetMode.DISABLED and self._ended.any():
             rows = np.flatnonzero(self._ended).tolist()
             raise gym.error.ResetNeeded(f"rows {rows} have ended: reset them with options={{'reset_mask': mask}}")
-        flat = given.reshape(self.num_envs, *self.model.spec.action_shape)
         stale = self._ended.copy()  # rows that a NEXT_STEP autoreset begins anew now
         with without_draws([self._generators[row] for row in np.flatnonzero(stale)]):
             self._state, step = self.model.step(
                 self._state,
-                torch.as_tensor(flat),
-                temperature=self.temperature,
+                given.reshape(self.num_envs, *self.model.spec.action_shape),
+                temperature=torch.from_numpy(self._temperatures),
                 sampling_steps=self.sampling_steps,
             )
             self._lengths += 1
-            rewards, terminated, truncated, infos = self._outcome(step)
+            rewards, terminated, truncated = self._outcome(step)
+        infos: dict[str, Any] = {
+            "termination_probability": step.termination_probability.float().clone(),
+            "uncertainty": step.uncertainty.float().clone(),
+        }
         if stale.any():
-            rewards[stale], terminated[stale], truncated[stale] = 0.0, False, False
+            terminated, truncated = terminated & ~stale, truncated & ~stale
+            for values in (rewards, *infos.values()):
+                values[torch.from_numpy(stale)] = 0
             self._restart(np.flatnonzero(stale))
+        infos |= {f"_{name}": ~stale for name in tuple(infos)}
         self._ended = terminated | truncated
         observations = self._observe()
         if self.autoreset_mode is AutoresetMode.SAME_STEP and self._ended.any():
@@ -171,131 +213,139 @@ class DreamVectorEnv(gym.vector.VectorEnv[NDArray[Any], NDArray[Any], NDArray[An
             self._restart(np.flatnonzero(self._ended))
             observations = self._observe()
             self._ended = np.zeros(self.num_envs, np.bool_)
-        return observations, rewards, terminated, truncated, infos
+        if self.render_mode == "human":
+            self.render()
+        shown, earned, died, cut = (self._given(part) for part in (observations, rewards, terminated, truncated))
+        return shown, earned, died, cut, {name: self._given(values) for name, values in infos.items()}
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
-        """The rows' frames, uint8 (H, W, 3) each; None without render_mode."""
-        if self.render_mode is None or self._state is None:
+        """The rows' frames, uint8 (H, W, 3) each; None without render_mode, and where "human" has drawn them."""
+        if self.render_mode is None:
             return None
-        frames = self.model.decode(self._state.latents).cpu().numpy()
-        return tuple(np.repeat(frame, 3, axis=-1) if frame.shape[-1] == 1 else frame for frame in frames)
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before render()")
+        frames = tuple(to_rgb(frame) for frame in self.model.decode(self._state.latents).cpu().numpy())
+        if self.render_mode == "rgb_array":
+            return frames
+        self._window.show(frames)
+        return None
+
+    def close_extras(self, **kwargs: Any) -> None:
+        """Close the window."""
+        self._window.close()
 
     def save_state(self) -> dict[str, Any]:
         """A copy of everything the dreams go on from, to branch or rewind with `load_state`."""
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before save_state()")
-        return {"state": self._state.clone(), "lengths": self._lengths.copy(), "ended": self._ended.copy()}
+        rows = {"lengths": self._lengths, "ended": self._ended, "temperatures": self._temperatures}
+        return {"state": self._state.clone(), **{name: values.copy() for name, values in rows.items()}}
 
-    def load_state(self, saved: dict[str, Any]) -> NDArray[Any]:
-        """Return to a saved state, as often as wanted; gives its observation."""
+    def load_state(self, saved: dict[str, Any]) -> Any:
+        """Return to a saved state, as often as wanted; gives its observation. UserError if it has other rows."""
+        if len(saved["lengths"]) != self.num_envs:
+            raise UserError(f"a saved state of {len(saved['lengths'])} rows: expected {self.num_envs}, as the env has")
         self._state = saved["state"].clone()
         self._generators = list(self._state.generators)
         self._lengths, self._ended = saved["lengths"].copy(), saved["ended"].copy()
-        return self._observe()
+        self._temperatures = saved["temperatures"].copy()
+        return self._given(self._observe())
 
-    def _outcome(
-        self, step: DreamStep
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.bool_], dict[str, Any]]:
+    def _outcome(self, step: DreamStep) -> tuple[Tensor, NDArray[np.bool_], NDArray[np.bool_]]:
+        """Rewards, terminated and truncated of a step, (num_envs,)."""
         probability = step.termination_probability.float().cpu().numpy()
         draws = np.array([torch.rand((), generator=generator).item() for generator in self._generators])
         terminated = draws < probability
-        if self.max_episode_steps is None:
-            truncated = np.zeros_like(terminated)
-        else:
-            truncated = (self._lengths >= self.max_episode_steps) & ~terminated
-        infos = {"termination_probability": probability, "uncertainty": step.uncertainty.float().cpu().numpy()}
-        infos |= {f"_{name}": np.ones(self.num_envs, np.bool_) for name in tuple(infos)}
-        return step.reward.double().cpu().numpy(), terminated, truncated, infos
+        rewards, cut = step.reward.double().clone(), np.zeros_like(terminated)
+        if self.max_episode_steps is not None:
+            cut = self._lengths >= self.max_episode_steps
+        if self.uncertainty_limit is not None:
+            uncertain = step.uncertainty > self.uncertainty_limit
+            if self.uncertainty_penalty is None:
+                cut = cut | uncertain.cpu().numpy()
+            else:
+                rewards -= self.uncertainty_penalty * uncertain
+        return rewards, terminated, cut & ~terminated
 
-    def _final(self, observations: NDArray[Any], infos: dict[str, Any]) -> dict[str, Any]:
-        """SAME_STEP's keys for the rows that end now, as Gymnasium's own vector envs lay them out."""
-        final = np.full(self.num_envs, None, dtype=object)
-        for row in np.flatnonzero(self._ended):
-            final[row] = observations[row].copy()
-        details = {name: value.copy() for name, value in infos.items()}
-        return {
-            "final_obs": final,
-            "_final_obs": self._ended.copy(),
-            "final_info": details,
-            "_final_info": self._ended.copy(),
-        }
+    def _final(self, observations: Tensor, infos: dict[str, Any]) -> dict[str, Any]:
+        """SAME_STEP's keys for the rows that end now, laid out as in Gymnasium's own vector envs.
 
-    def _seed_rows(self, seed: int | list[int | None] | None, mask: NDArray[np.bool_]) -> None:
+        Where array="torch" "final_obs" is one tensor (num_envs, ...), of which the rows of "_final_obs" count.
+        """
+        final: Any = observations
+        if self.array == "numpy":
+            rows = observations.cpu().numpy()
+            final = np.full(self.num_envs, None, dtype=object)
+            for row in np.flatnonzero(self._ended):
+                final[row] = rows[row].copy()
+        details = {name: value.clone() if isinstance(value, Tensor) else value.copy() for name, value in infos.items()}
+        ended = {name: self._ended.copy() for name in ("_final_obs", "_final_info")}
+        return {"final_obs": final, "final_info": details, **ended}
+
+    def _given(self, values: Any) -> Any:
+        """A tensor, an array or a dict of them as the env gives them to its user."""
+        if isinstance(values, dict):
+            return {name: self._given(inner) for name, inner in values.items()}
+        if self.array == "numpy":
+            return values.cpu().numpy() if isinstance(values, Tensor) else values
+        values = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+        values = values.float() if values.dtype == torch.float64 else values
+        return values.to(self.model.device)
+
+    def _seed_rows(self, seed: int | list[int | None] | None, rows: NDArray[np.int64]) -> None:
         seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
         if len(seeds) != self.num_envs:
             raise UserError(f"{len(seeds)} seeds for {self.num_envs} rows")
-        if self._state is None and not hasattr(self, "_generators"):
-            entropy = np.random.SeedSequence().generate_state(self.num_envs)
-            self._generators = [row_generator(int(value)) for value in entropy]
-        for row in np.flatnonzero(mask):
+        for row in rows:
             given = seeds[row]
             if given is not None:
                 self._generators[row] = row_generator(given)
         if self._state is not None:
-            object.__setattr__(self._state, "generators", tuple(self._generators))
+            self._state = self._state.with_generators(self._generators)
 
-    def _choose(self, generators: list[torch.Generator]) -> Tensor:
-        return torch.stack([torch.randint(len(self._contexts), (), generator=generator) for generator in generators])
+    def _draw(self, rows: NDArray[np.int64]) -> StartContexts:
+        """A start context for each of some rows, drawn from its own generator."""
+        draws = [torch.randint(len(self._contexts), (), generator=self._generators[row]) for row in rows]
+        return self._contexts.rows(torch.stack(draws))
 
-    def _restart(self, rows: NDArray[np.int64]) -> None:
+    def _restart(self, rows: NDArray[np.int64], contexts: StartContexts | None = None) -> None:
+        """Begin some rows anew, from `contexts` or from drawn ones."""
         assert self._state is not None
-        if not len(rows):
-            return
-        contexts = self._contexts.rows(self._choose([self._generators[row] for row in rows]))
-        self._state = self.model.restart_rows(self._state, torch.from_numpy(rows), contexts)
+        fresh = self._draw(rows) if contexts is None else contexts
+        self._state = self.model.restart_rows(self._state, torch.from_numpy(rows), fresh)
         self._lengths[rows], self._ended[rows] = 0, False
 
-    def _observe(self) -> NDArray[Any]:
+    def _observe(self) -> Tensor:
         assert self._state is not None
-        return observe_state(self.model, self._state, self.observation)
+        return observed(self.model, self._state, self.observation)
 
 
 class DreamEnv(gym.Env[NDArray[Any], Any]):
     """One dream as an ordinary Gymnasium environment: the one-row view of DreamVectorEnv."""
 
-    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 30}  # noqa: RUF012 (Gymnasium's way)
+    metadata: dict[str, Any] = {"render_modes": RENDER_MODES, "render_fps": 30}  # noqa: RUF012 (Gymnasium's way)
 
-    def __init__(
-        self,
-        model: WorldModel | str | Path,
-        *,
-        observation: str = "pixels",
-        max_episode_steps: int | None = None,
-        temperature: float | None = None,
-        sampling_steps: int | None = None,
-        start_contexts: StartContexts | None = None,
-        start: str = "anywhere",
-        render_mode: str | None = None,
-        device: str = "auto",
-        precision: str = "auto",
-    ) -> None:
-        """See DreamVectorEnv."""
+    def __init__(self, model: WorldModel | str | Path, *, render_mode: str | None = None, **settings: Any) -> None:
+        """settings: those of DreamVectorEnv, but for `num_envs`, `array` and `autoreset_mode`."""
+        for name in {"num_envs", "array", "autoreset_mode"} & set(settings):
+            raise UserError(
+                f"{name}={settings[name]!r} is a setting of DreamVectorEnv: make it with gymnasium.make_vec"
+            )
         self._rows = DreamVectorEnv(
-            model,
-            1,
-            observation=observation,
-            max_episode_steps=max_episode_steps,
-            temperature=temperature,
-            sampling_steps=sampling_steps,
-            start_contexts=start_contexts,
-            start=start,
-            autoreset_mode=AutoresetMode.DISABLED,
-            render_mode=render_mode,
-            device=device,
-            precision=precision,
+            model, 1, autoreset_mode=AutoresetMode.DISABLED, render_mode=render_mode, **settings
         )
         self.model = self._rows.model
         self.observation_space = self._rows.single_observation_space
         self.action_space = self._rows.single_action_space
         self.render_mode = render_mode
-        self.metadata = {"render_modes": ["rgb_array"], "render_fps": self._rows.metadata["render_fps"]}
+        self.metadata = {name: self._rows.metadata[name] for name in ("render_modes", "render_fps")}
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[NDArray[Any], dict[str, Any]]:
-        """Begin a new dream."""
+        """Begin a new dream. options: as DreamVectorEnv.reset's for all rows."""
         super().reset(seed=seed)
-        observations, _ = self._rows.reset(seed=seed)
+        observations, _ = self._rows.reset(seed=seed, options=options)
         return observations[0], {}
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
@@ -307,9 +357,13 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
     def render(self) -> NDArray[np.uint8] | None:
-        """The dreamt frame, uint8 (H, W, 3)."""
+        """The dreamt frame, uint8 (H, W, 3); None without render_mode, and where "human" has drawn it."""
         frames = self._rows.render()
         return None if frames is None else frames[0]
+
+    def close(self) -> None:
+        """Close the window."""
+        self._rows.close()
 
     def save_state(self) -> dict[str, Any]:
         """A copy of the dream, to branch or rewind with `load_state`."""
@@ -317,4 +371,20 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
 
     def load_state(self, saved: dict[str, Any]) -> NDArray[Any]:
         """Return to a saved dream; gives its observation."""
-        return self._rows.load_state(saved)[0]
+        return np.asarray(self._rows.load_state(saved)[0])
+
+
+def _limit(model: WorldModel, quantile: float | None, limit: float | None, penalty: float | None) -> float | None:
+    """The uncertainty that a step may have; None: any."""
+    if quantile is not None and limit is not None:
+        raise UserError(f"uncertainty_quantile={quantile} and uncertainty_limit={limit}: give one of them")
+    if quantile is not None:
+        limit = model.uncertainty_quantile(quantile)
+    if limit is None and penalty is not None:
+        raise UserError(
+            f"uncertainty_penalty={penalty} needs an uncertainty_quantile or uncertainty_limit to apply from"
+        )
+    for name, value in (("uncertainty_limit", limit), ("uncertainty_penalty", penalty)):
+        if value is not None and not value >= 0:
+            raise UserError(f"{name}={value}: expected 0 or more")
+    return limit

@@ -78,6 +78,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
                 "tokenizer": asdict(model.tokenizer.config),
                 "dynamics": asdict(model.dynamics.config),
                 "temperature": model.temperature,
+                "uncertainty_quantiles": {f"{level:g}": value for level, value in model.uncertainty_quantiles.items()},
                 "training": model.training,
             },
         )
@@ -94,7 +95,8 @@ def load_model(
         tokenizer_config = from_dict(TokenizerConfig, config["tokenizer"], f"{folder}/config.json")
         dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
         temperature = float(config.get("temperature", 1.0))
-    except (KeyError, TypeError, ValueError) as error:
+        quantiles = {float(level): float(value) for level, value in config.get("uncertainty_quantiles", {}).items()}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
     tokenizer = build_tokenizer(tokenizer_config, spec.frame_shape)
     tokens, channels = tokenizer.latent_shape
@@ -115,6 +117,7 @@ def load_model(
         device=device,
         dtype=dtype,
         temperature=temperature,
+        uncertainty_quantiles=quantiles,
         training=config.get("training", {}),
     )
 

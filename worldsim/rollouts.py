@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worldsim.errors import UserError
 from worldsim.workers import Send, run_workers
 
-Action = int | NDArray[np.float32]
+Action = int | NDArray[np.float32] | NDArray[np.integer[Any]]
 Env = gym.Env[Any, Any]
 
 
@@ -27,7 +27,7 @@ class Policy(Protocol):
         """Begins a new episode."""
 
     def __call__(self, frame: NDArray[np.uint8]) -> Action:
-        """The action after a frame (H, W, C): an int for Discrete spaces, a float32 array for Box."""
+        """The action after a frame (H, W, C): an int for Discrete spaces, else an array."""
 
 
 class BatchPolicy(Protocol):
@@ -53,7 +53,7 @@ class EpisodeResult:
     terminated: bool
     truncated: bool  # by the environment or by a limit
     frames: NDArray[np.uint8] | None  # (T+1, H, W, C)
-    actions: NDArray[Any]  # (T,) int64 or (T, A) float32
+    actions: NDArray[Any]  # (T,) or (T, K) int64, or (T, A) float32
     rewards: NDArray[np.float32]  # (T,)
 
 
@@ -279,8 +279,8 @@ def _checked_frame(frame: Any) -> NDArray[np.uint8]:
 
 
 def _stored_action(action: Action) -> NDArray[Any]:
-    """Discrete actions as int64 (), continuous ones as flat float32 (A,)."""
+    """Discrete actions as int64, () or (K,) for those of K parts, continuous ones as flat float32 (A,)."""
     array = np.asarray(action)
     if np.issubdtype(array.dtype, np.integer):
-        return array.astype(np.int64).reshape(())
+        return array.astype(np.int64)
     return array.astype(np.float32).reshape(-1)

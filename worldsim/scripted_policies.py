@@ -15,9 +15,11 @@ from worldsim.rollouts import Action
 # A policy's stream of random numbers must differ from the environment's, which starts from the same seed.
 POLICY_STREAM = 0x706F6C
 
+Drawable = gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary | gym.spaces.Box
+
 
 class UniformRandom:
-    """Each action anew, uniform over a Discrete or bounded Box space."""
+    """Each action anew, uniform over a space of discrete parts or a bounded Box."""
 
     name = "uniform"
 
@@ -91,13 +93,21 @@ class Constant(OpenLoop):
         super().__init__([action], name="constant")
 
 
-def _drawable(space: gym.Space[Any]) -> gym.spaces.Discrete | gym.spaces.Box:
-    if isinstance(space, gym.spaces.Discrete) or (isinstance(space, gym.spaces.Box) and space.is_bounded("both")):
-        return space
-    raise UserError(f"action space {space}: random play needs Discrete or a bounded Box")
+def _drawable(space: gym.Space[Any]) -> Drawable:
+    if isinstance(space, gym.spaces.Box) and not space.is_bounded("both"):
+        raise UserError(f"action space {space}: random play needs a bounded Box")
+    if not isinstance(space, Drawable):
+        raise UserError(
+            f"action space {space}: random play needs Discrete, MultiDiscrete, MultiBinary or a bounded Box"
+        )
+    return space
 
 
-def _draw(space: gym.spaces.Discrete | gym.spaces.Box, random: np.random.Generator) -> Action:
+def _draw(space: Drawable, random: np.random.Generator) -> Action:
     if isinstance(space, gym.spaces.Discrete):
         return int(space.start + random.integers(space.n))
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        return (space.start + random.integers(space.nvec)).astype(space.dtype)
+    if isinstance(space, gym.spaces.MultiBinary):
+        return random.integers(2, size=space.shape, dtype=np.int8)
     return random.uniform(space.low, space.high).astype(np.float32)

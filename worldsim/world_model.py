@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
 from worldsim.dynamics.protocol import Dynamics, DynamicsState
+from worldsim.errors import UserError
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import AnyTokenizer
 
@@ -50,6 +51,10 @@ class WorldState:
         """(B, belief_size)."""
         return self.dynamics.belief
 
+    def with_generators(self, generators: Sequence[torch.Generator]) -> WorldState:
+        """The same state, which goes on drawing from other generators (B)."""
+        return replace(self, generators=tuple(generators))
+
     def clone(self) -> WorldState:
         """A copy that shares nothing with the original, random generators included."""
         generators = tuple(_copied(generator) for generator in self.generators)
@@ -74,11 +79,14 @@ class WorldModel:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         temperature: float = 1.0,
+        uncertainty_quantiles: Mapping[float, float] | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:
         """Takes over both networks and casts them to `dtype`.
 
-        temperature: of its dreams unless a caller asks for another. training: figures for the model card.
+        temperature: of its dreams unless a caller asks for another. uncertainty_quantiles: what share of steps from
+        real moments is no more uncertain than what (see `worldsim.evaluation.uncertainty`). training: figures for the
+        model card.
         """
         self.spec = spec
         self.device, self.dtype = torch.device(device), dtype
@@ -88,6 +96,7 @@ class WorldModel:
             _cast_weights(network, dtype)
         self.start_contexts = start_contexts
         self.temperature = temperature
+        self.uncertainty_quantiles = dict(uncertainty_quantiles or {})
         self.training = training or {}
 
     @property
@@ -99,6 +108,15 @@ class WorldModel:
     def belief_size(self) -> int:
         """Width of the belief vector."""
         return self.dynamics.belief_size
+
+    def uncertainty_quantile(self, quantile: float) -> float:
+        """The uncertainty that this share of steps from real moments does not pass. UserError if it is not known."""
+        if quantile not in self.uncertainty_quantiles:
+            known = ", ".join(f"{level:g}" for level in sorted(self.uncertainty_quantiles)) or "none"
+            raise UserError(
+                f"uncertainty_quantile={quantile}: this world model knows {known}; give a number as uncertainty_limit"
+            )
+        return self.uncertainty_quantiles[quantile]
 
     @torch.inference_mode()
     def encode(self, frames: Tensor) -> Tensor:
@@ -151,14 +169,23 @@ class WorldModel:
 
     @torch.inference_mode()
     def step(
-        self, state: WorldState, actions: Tensor, *, temperature: float | None = None, sampling_steps: int | None = None
+        self,
+        state: WorldState,
+        actions: Tensor,
+        *,
+        temperature: float | Tensor | None = None,
+        sampling_steps: int | None = None,
     ) -> tuple[WorldState, DreamStep]:
-        """Dream one frame. actions: (B,) int64 or (B, A) float32. `temperature` scales the variance of the noise."""
+        """Dream one frame. actions: (B,) or (B, K) int64, or (B, A) float32.
+
+        temperature: scales the variance of the noise, of all rows or of each (B,); None: the model's own.
+        """
         noise = self._draw(state.generators, 2)
-        temperature = self.temperature if temperature is None else temperature
+        given = self.temperature if temperature is None else temperature
+        variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
         features = action_features(self.spec, actions.to(self.device))
         steps = sampling_steps or self.dynamics.config.sampling_steps
-        dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, temperature)
+        dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, variance)
         return replace(state, dynamics=dynamics, latents=outcome.latents), DreamStep(**vars(outcome))
 
     @torch.inference_mode()

@@ -13,7 +13,7 @@ import pytest
 import torch
 from gymnasium.vector import AutoresetMode
 
-from tests.agents.vector_envs import BrightSide, Corridor, OneState, Target, TinyVectorEnv
+from tests.agents.vector_envs import BrightSide, Corridor, Lock, OneState, Target, TinyVectorEnv
 from worldsim.agents.actor_critic import ActorCriticLearner, reset_seed
 from worldsim.agents.config import ActorCriticConfig, entropy_weight
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
@@ -69,6 +69,14 @@ def test_learns_the_corridor(advantage_scale: str) -> None:
     assert train(learner, 1)["episode_length"] > 12
     assert train(learner, 24)["episode_length"] < 7.5  # the shortest way: 6
     assert (learner.policy.act(np.eye(7, dtype=np.float32)[:6], greedy=True) == 1).all()
+
+
+def test_learns_actions_of_several_parts() -> None:
+    learner = ActorCriticLearner(ActorCriticConfig(horizon=16, gamma=0.0, learning_rate=1e-3, **SMALL), Lock(32))
+    assert train(learner, 1)["reward_per_step"] < 0.6
+    assert train(learner, 30)["reward_per_step"] > 0.9
+    shown = np.array([[0, 0, 1, 1, 0], [1, 0, 0, 0, 1]], np.float32)
+    assert learner.policy.act(shown, greedy=True).tolist() == [[3, 7], [1, 8]]
 
 
 def test_learns_box_actions() -> None:

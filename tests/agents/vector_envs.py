@@ -136,3 +136,23 @@ class BrightSide(TinyVectorEnv):
         right = (actions - 5) == self.state[:, 2]
         never = np.zeros(self.num_envs, np.bool_)
         return right.astype(np.float64), ~never, never
+
+
+class Lock(TinyVectorEnv):
+    """Two dials are shown, one-hot; each part of the action that is its dial's number pays 1/2."""
+
+    def __init__(self, num_envs: int) -> None:
+        action = gym.spaces.MultiDiscrete([3, 2], start=[1, 7])
+        super().__init__(num_envs, gym.spaces.Box(0, 1, (5,), np.float32), action)
+
+    def fresh(self) -> Array:
+        return np.stack([self.rng.integers(n, size=self.num_envs) for n in (3, 2)], 1)
+
+    def observe(self) -> Array:
+        return np.concatenate([np.eye(n, dtype=np.float32)[self.state[:, i]] for i, n in enumerate((3, 2))], 1)
+
+    def advance(self, actions: Array) -> tuple[Array, Array, Array]:
+        assert self.action_space.contains(actions)
+        right = (actions - np.array([1, 7])) == self.state
+        never = np.zeros(self.num_envs, np.bool_)
+        return right.mean(1), ~never, never

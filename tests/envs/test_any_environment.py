@@ -183,6 +183,43 @@ def test_wrong_discrete_actions(action: Any) -> None:
     assert "Discrete(2)" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("space", "described", "given", "passed_on", "wrong"),
+    [
+        (
+            gym.spaces.MultiDiscrete([3, 2], start=[5, -1]),
+            {"type": "multi_discrete", "nvec": [3, 2]},
+            [2, 0],
+            [7, -1],
+            [[3, 0], [0, -1], [0], 1, [0.0, 1.0], "left"],
+        ),
+        (
+            gym.spaces.MultiBinary(3),
+            {"type": "multi_binary", "n": 3},
+            [1, 0, 1],
+            [1, 0, 1],
+            [[0, 0, 2], [1, 1], 1, [0.0, 1.0, 0.0]],
+        ),
+    ],
+)
+def test_actions_of_several_parts(
+    space: gym.Space[Any], described: dict[str, Any], given: list[int], passed_on: list[int], wrong: list[Any]
+) -> None:
+    config = counter(PICTURE, space)
+    env = make(config)
+    check_env(env, skip_render_check=True, skip_close_check=True)
+    assert describe(env, config)["action_space"] == described
+    assert len(describe(env, config)["action_meanings"]) == len(given)
+    env.reset()
+    env.step(np.array(given))
+    last = cast(Counter, env.unwrapped).actions[-1]
+    assert space.contains(last)
+    assert last.tolist() == passed_on
+    for action in wrong:
+        with pytest.raises(InvalidActionError, match="expected"):
+            env.step(action if isinstance(action, str | int) else np.array(action))
+
+
 @pytest.mark.parametrize("action", [[0.5], [2.0, 1.0], [0.0, np.nan], [[0.0, 0.0]], "left", 1])
 def test_wrong_box_actions(action: Any) -> None:
     env = make(counter(PICTURE, STEERING))
@@ -201,8 +238,12 @@ def test_wrong_box_actions(action: Any) -> None:
         (EnvConfig(id="Blind-v0", kwargs={"observation": VECTOR}), "shows no picture"),
         (EnvConfig(id="Counter-v3", kwargs={"nonsense": 1}), "nonsense"),
         (EnvConfig(id="no_such_module:Foo-v0"), "no_such_module"),
-        (counter(PICTURE, gym.spaces.MultiDiscrete([2, 3])), r"MultiDiscrete\(\[2 3\]\) is not supported"),
-        (counter(PICTURE, gym.spaces.Box(0, 1, (2, 2))), "not supported, expected Discrete or a one-dimensional"),
+        (
+            counter(PICTURE, gym.spaces.MultiDiscrete(np.array([[2, 3]]))),
+            r"MultiDiscrete\(\[\[2 3\]\]\) is not supported",
+        ),
+        (counter(PICTURE, gym.spaces.MultiBinary([2, 2])), "is not supported"),
+        (counter(PICTURE, gym.spaces.Box(0, 1, (2, 2))), "not supported, expected Discrete, or a MultiDiscrete"),
         (counter(VECTOR, image="observation"), "holds no picture; try image=render"),
         (counter(PICTURE, image="screen"), "has no keys"),
         (counter(gym.spaces.Dict({"a": PICTURE, "b": PICTURE})), r"several pictures \(a, b\)"),

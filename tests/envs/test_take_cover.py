@@ -55,6 +55,25 @@ def test_describe_states_the_facts(env: gym.Env[Any, Any]) -> None:
     assert EnvConfig(**facts["settings"]) == CONFIG
 
 
+def test_several_buttons_at_once() -> None:
+    config = EnvConfig(id="VizdoomTakeCover-MultiBinary-v1", frame_skip=4)
+    env = make(config)
+    try:
+        facts = describe(env, config)
+        assert facts["action_space"]["type"].startswith("multi")
+        assert facts["action_meanings"] == ["left", "right"]
+        shown = []
+        for action in ([0, 0], [1, 0], [0, 1]):
+            env.reset(seed=1)
+            for _ in range(4):
+                frame, *_ = env.step(np.array(action))
+            shown.append(frame)
+        assert not np.array_equal(shown[0], shown[1])
+        assert not np.array_equal(shown[1], shown[2])
+    finally:
+        env.close()
+
+
 def test_rewards_are_the_tics_summed_and_death_is_blank(env: gym.Env[Any, Any]) -> None:
     frames, rewards, tics, terminated, truncated = play(env, 1, [0, 1, 2])
     assert terminated

@@ -63,6 +63,16 @@ def test_candidates_of_a_discrete_space() -> None:
     assert len(alternations(gym.spaces.Discrete(18), HOLD_STEPS, among=[4, 9])) == 2 * len(HOLD_STEPS)
 
 
+def test_candidates_of_actions_of_several_parts() -> None:
+    space = gym.spaces.MultiDiscrete([2, 3], start=[4, 0])
+    assert actions_of(constants(space)) == [[[a, b]] for a in (4, 5) for b in (0, 1, 2)]
+    assert len(alternations(space, [2, 5])) == 2 * 6 * 5
+    buttons = gym.spaces.MultiBinary(6)  # 64 combinations: too many to try them all
+    found = constants(buttons)
+    assert [sum(candidate.actions[0]) for candidate in found] == [0, 1, 1, 1, 1, 1, 1]  # type: ignore[arg-type]
+    assert all(buttons.contains(candidate.actions[0]) for candidate in found)
+
+
 def test_candidates_of_a_box() -> None:
     assert actions_of(constants(BOX)) == [[[0, 5]], [[-1, 0]], [[1, 10]], [[-1, 5]], [[1, 5]], [[0, 0]], [[0, 10]]]
     line = gym.spaces.Box(-2.0, 2.0, (1,))

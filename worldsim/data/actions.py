@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from worldsim.data.episode import EnvSpec
 from worldsim.errors import UserError
@@ -13,23 +14,34 @@ from worldsim.errors import UserError
 
 def action_feature_count(spec: EnvSpec) -> int:
     """A, the number of features of one action."""
-    space = spec.action_space
-    return int(space["n"]) if space["type"] == "discrete" else int(np.prod(space["shape"]))
+    choices = spec.action_choices
+    return int(np.prod(spec.action_space["shape"])) if choices is None else sum(choices)
 
 
 def action_features(spec: EnvSpec, actions: Tensor) -> Tensor:
-    """Stored actions -> float32 (..., A): one-hot for discrete actions, scaled to [-1, 1] for bounded box actions.
+    """Stored actions -> float32 (..., A): one-hot for each part of a discrete action, scaled to [-1, 1] for a box.
 
-    actions: int64 (...) or float32 (..., A). An unbounded side of a box passes through tanh. Raises UserError for a
-    discrete action outside the space.
+    actions: int64 (...) or (..., K), or float32 (..., A). An unbounded side of a box passes through tanh. Raises
+    UserError for a discrete action outside the space.
     """
-    space = spec.action_space
-    if space["type"] == "discrete":
-        count = int(space["n"])
-        if actions.numel() and not 0 <= int(actions.min()) <= int(actions.max()) < count:
-            wrong = next(int(value) for value in actions.flatten() if not 0 <= value < count)
-            raise UserError(f"action {wrong}: expected 0 to {count - 1} ({', '.join(spec.action_meanings)})")
-        return F.one_hot(actions.long(), count).float()
+    choices = spec.action_choices
+    return _box_features(spec.action_space, actions) if choices is None else _one_hots(spec, choices, actions)
+
+
+def _one_hots(spec: EnvSpec, choices: tuple[int, ...], actions: Tensor) -> Tensor:
+    parts = actions.long() if spec.action_shape else actions.long().unsqueeze(-1)  # (..., K)
+    counts = torch.tensor(choices, device=parts.device)
+    wrong = ((parts < 0) | (parts >= counts)).any(-1)
+    if wrong.any():
+        given = parts[wrong][0].tolist()
+        values = ", ".join(f"0 to {count - 1}" for count in choices)
+        shown = given if spec.action_shape else given[0]
+        raise UserError(f"action {shown}: expected {values} ({', '.join(spec.action_meanings)})")
+    features = torch.zeros(*parts.shape[:-1], sum(choices), device=parts.device)
+    return features.scatter_(-1, parts + counts.cumsum(0) - counts, 1.0)  # (..., A)
+
+
+def _box_features(space: dict[str, Any], actions: Tensor) -> Tensor:
     low = torch.as_tensor(np.asarray(space["low"], np.float32).reshape(-1), device=actions.device)
     high = torch.as_tensor(np.asarray(space["high"], np.float32).reshape(-1), device=actions.device)
     bounded = torch.isfinite(low) & torch.isfinite(high)

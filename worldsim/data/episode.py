@@ -20,8 +20,9 @@ class EnvSpec:
     """Everything a model must know about the environment that its data came from.
 
     `settings` is the environment's configuration as a plain dict, `frame_shape` is (H, W, C), `action_space` is
-    `{"type": "discrete", "n": n}` or `{"type": "box", "shape": [...], "low": [...], "high": [...]}`.
-    `blank_terminal_frame` says that the frame after a termination carries no picture.
+    `{"type": "discrete", "n": n}`, `{"type": "multi_discrete", "nvec": [...]}`, `{"type": "multi_binary", "n": n}` or
+    `{"type": "box", "shape": [...], "low": [...], "high": [...]}`. `blank_terminal_frame` says that the frame after a
+    termination carries no picture.
     """
 
     id: str
@@ -52,23 +53,41 @@ class EnvSpec:
         space = self.action_space
         if space.get("type") == "discrete":
             return gym.spaces.Discrete(int(space["n"]))
+        if space.get("type") == "multi_discrete":
+            return gym.spaces.MultiDiscrete([int(n) for n in space["nvec"]])
+        if space.get("type") == "multi_binary":
+            return gym.spaces.MultiBinary(int(space["n"]))
         if space.get("type") == "box":
             shape = tuple(int(size) for size in space["shape"])
             low, high = (np.asarray(space[name], np.float32).reshape(shape) for name in ("low", "high"))
             return gym.spaces.Box(low, high, shape, np.float32)
-        raise UserError(f"action space {space}: expected type 'discrete' or 'box'")
+        raise UserError(f"action space {space}: expected type discrete, multi_discrete, multi_binary or box")
+
+    @property
+    def action_choices(self) -> tuple[int, ...] | None:
+        """How many values each part of an action has, counted from 0: (n,) for a discrete one; None for a box.
+
+        The parts of a binary action are discrete ones of two values: on, 1, and off, 0.
+        """
+        space = self.action_space
+        if space["type"] == "discrete":
+            return (int(space["n"]),)
+        if space["type"] == "multi_discrete":
+            return tuple(int(n) for n in space["nvec"])
+        return (2,) * int(space["n"]) if space["type"] == "multi_binary" else None
 
     @property
     def action_shape(self) -> tuple[int, ...]:
-        """Shape of one stored action: () for a discrete one, (A,) for a box, whose own shape is flattened."""
+        """Shape of one stored action: () for a discrete one, (K,) for one of K parts, (A,) for a flattened box."""
         if self.action_space["type"] == "discrete":
             return ()
-        return (int(np.prod(self.action_space["shape"])),)
+        choices = self.action_choices
+        return (int(np.prod(self.action_space["shape"])) if choices is None else len(choices),)
 
     @property
     def action_dtype(self) -> np.dtype[Any]:
-        """The dtype of stored actions: int64 for discrete ones, float32 for a box."""
-        return np.dtype(np.float32 if self.action_shape else np.int64)
+        """The dtype of stored actions: float32 for a box, int64 for all others."""
+        return np.dtype(np.float32 if self.action_choices is None else np.int64)
 
 
 @dataclass(frozen=True)
@@ -80,7 +99,7 @@ class Episode:
     """
 
     frames: NDArray[np.uint8]  # (T+1, H, W, C), 0 to 255
-    actions: NDArray[Any]  # (T,) int64 or (T, A) float32
+    actions: NDArray[Any]  # (T,) or (T, K) int64, or (T, A) float32
     rewards: NDArray[np.float32]  # (T,)
     terminated: NDArray[np.bool_]  # (T,)
     truncated: NDArray[np.bool_]  # (T,)

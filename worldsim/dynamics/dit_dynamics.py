@@ -227,11 +227,11 @@ class DiTDynamics(Dynamics):
         return DiTState(memory, filled, previous, belief, state.clock)
 
     def step(
-        self, state: DiTState, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float = 1.0
+        self, state: DiTState, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float | Tensor = 1.0
     ) -> tuple[DiTState, Outcome]:
         """Dream one frame. actions (B, A); noise (B, 2, N, D): [:, 0] starts the sampler, [:, 1] goes to the memory.
 
-        temperature: scales the variance of the sampler's noise.
+        temperature: scales the variance of the sampler's noise, of all rows or of each (B,).
         """
         present = torch.ones(actions.shape[0], 1, dtype=torch.bool, device=actions.device)
         denoiser = _Denoiser(
@@ -244,7 +244,8 @@ class DiTDynamics(Dynamics):
             state.memory,
             state.filled[:, None],
         )
-        drawn = diffusion.sample(denoiser, noise[:, :1] * temperature**0.5, sampling_steps)
+        spread = torch.as_tensor(temperature, dtype=torch.float64).sqrt().float().reshape(-1, 1, 1, 1).to(noise.device)
+        drawn = diffusion.sample(denoiser, noise[:, :1] * spread, sampling_steps)
         latents = self.scale.clamp(denoiser.latents(drawn.latents))
         return self._advance(state, latents, actions, noise[:, 1:], drawn.movement[:, 0])
 

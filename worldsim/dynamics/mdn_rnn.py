@@ -164,7 +164,7 @@ class MdnRnnDynamics(Dynamics):
         return changed
 
     def step(
-        self, state: MdnRnnState, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float = 1.0
+        self, state: MdnRnnState, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float | Tensor = 1.0
     ) -> tuple[MdnRnnState, Outcome]:
         """Dream one frame. actions (B, A); noise (B, 2, N, D): [:, 0] is that of the values, [:, 1] picks components.
 
@@ -173,7 +173,8 @@ class MdnRnnDynamics(Dynamics):
         hidden, cell = self._follow(state, actions)
         predicted = self._predict(hidden)
         values, choice = noise.flatten(2).unbind(1)  # (B, N D) each
-        latents = self.scale.clamp(predicted.sample(choice, values, temperature).unflatten(-1, self.latent_shape))
+        each = torch.as_tensor(temperature).reshape(-1, 1)
+        latents = self.scale.clamp(predicted.sample(choice, values, each).unflatten(-1, self.latent_shape))
         return self._outcome(latents, hidden, cell, actions, predicted.variance().mean(-1).sqrt())
 
     def observe(

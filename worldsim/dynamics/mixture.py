@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 LOG_STD_RANGE = (-5.0, 3.0)  # of unit-scale latents: what hardly varies must not drown the rest of the likelihood
+COLDEST = 1e-6  # temperature at which the likeliest component is certain
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Mixture:
     log_stds: Tensor
 
     def negative_log_likelihood(self, values: Tensor) -> Tensor:
-        """-log p of values (..., F), in nats, (..., F) (Bishop 1994, "Mixture density networks", equation 29)."""
+        """-log p of values (..., F), in nats, (..., F) (Bishop 1994, "Mixture density networks")."""
         distance = (values[..., None] - self.means) * (-self.log_stds).exp()
         log_density = -0.5 * distance.square() - self.log_stds - 0.5 * math.log(2 * math.pi)
         return -torch.logsumexp(self.logits.log_softmax(-1) + log_density, dim=-1)
@@ -34,16 +35,15 @@ class Mixture:
         square = (self.logits.softmax(-1) * (self.means.square() + (2 * self.log_stds).exp())).sum(-1)
         return (square - self.mean().square()).clamp(min=0)
 
-    def sample(self, choice: Tensor, noise: Tensor, temperature: float) -> Tensor:
+    def sample(self, choice: Tensor, noise: Tensor, temperature: float | Tensor) -> Tensor:
         """Values (..., F). choice, noise: (..., F), unit normal: the first picks the component, the second its value.
 
-        The temperature divides the logits and multiplies the variance (Ha & Schmidhuber 2018, arXiv 1803.10122, after
-        Ha & Eck 2017, arXiv 1704.03477, equation 8); at 0 the answer is the mean of the likeliest component.
+        temperature: one for all, or (..., 1). It divides the logits and multiplies the variance (Ha & Schmidhuber 2018,
+        arXiv 1803.10122, after Ha & Eck 2017, arXiv 1704.03477); at 0 the answer is the mean of the likeliest
+        component.
         """
-        if temperature == 0:
-            index = self.logits.argmax(-1, keepdim=True)
-        else:
-            below = (self.logits / temperature).softmax(-1).cumsum(-1)[..., :-1]
-            index = (torch.special.ndtr(choice)[..., None] > below).sum(-1, keepdim=True)
+        warmth = torch.as_tensor(temperature, dtype=torch.float64, device=noise.device)
+        below = (self.logits / warmth.clamp(min=COLDEST)[..., None]).float().softmax(-1).cumsum(-1)[..., :-1]
+        index = (torch.special.ndtr(choice)[..., None] > below).sum(-1, keepdim=True)
         mean, log_std = (part.gather(-1, index)[..., 0] for part in (self.means, self.log_stds))
-        return mean + log_std.exp() * temperature**0.5 * noise
+        return mean + log_std.exp() * warmth.sqrt().float() * noise

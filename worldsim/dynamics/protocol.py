@@ -100,9 +100,12 @@ class Dynamics(nn.Module, ABC):
 
     @abstractmethod
     def step(
-        self, state: Any, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float = 1.0
+        self, state: Any, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float | Tensor = 1.0
     ) -> tuple[Any, Outcome]:
-        """Dream one frame. actions (B, A); noise (B, 2, N, D), unit normal. temperature: 0 or more, 1 as trained."""
+        """Dream one frame. actions (B, A); noise (B, 2, N, D), unit normal.
+
+        temperature: 0 or more, 1 as trained; of all rows or of each (B,).
+        """
 
     @abstractmethod
     def observe(self, state: Any, latents: Tensor, actions: Tensor, noise: Tensor) -> tuple[Any, Outcome]:

@@ -6,11 +6,11 @@ plays a few of the tuning seeds, the better third goes on with twice as many, un
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from worldsim.scripted_policies import OpenLoop, StickyRandom, UniformRandom
 HOLD_STEPS = (1, 2, 4, 6, 8, 12, 16, 25, 32, 50)
 FIRST_EPISODES = 4  # of each candidate in the first round of the search
 KEPT = 1 / 3  # of the candidates after each round
+MAX_COMBINATIONS = 32  # of the parts of an action, to be tried as constants
 MAX_PAIRED = 6  # actions, the best constant ones, of which all pairs are tried
 
 # Which episode's frames are shown must not depend on what else is drawn from the same seed.
@@ -76,9 +77,15 @@ class Tuned:
 
 
 def constants(space: gym.Space[Any]) -> list[Sequenced]:
-    """Every action of a Discrete space; of a bounded Box the middle, all low or high, or one dimension."""
+    """Every action of a Discrete space; of a bounded Box the middle, all low or high, or one dimension.
+
+    Of an action of several discrete parts every combination while there are few, else all at their first value and
+    each part moved alone.
+    """
     if isinstance(space, gym.spaces.Discrete):
         return [Sequenced((int(space.start) + action,)) for action in range(int(space.n))]
+    if isinstance(space, gym.spaces.MultiDiscrete | gym.spaces.MultiBinary):
+        return [Sequenced((action,)) for action in _combinations(space)]
     middle, low, high = _bounds(space)
     one_moved = [_moved(middle, at, i) for i in range(middle.size) for at in (low, high)]
     corners = [low, high] if middle.size > 1 else []
@@ -88,14 +95,14 @@ def constants(space: gym.Space[Any]) -> list[Sequenced]:
 def alternations(
     space: gym.Space[Any], hold_steps: Sequence[int] = HOLD_STEPS, among: Sequence[Action] | None = None
 ) -> list[Sequenced]:
-    """All ordered pairs of actions of a Discrete space (or of those in `among`) with every hold.
+    """All ordered pairs of the `constants` of a discrete space (or of the actions in `among`) with every hold.
 
     For a bounded Box: low and high, in both orders, of each dimension while the others rest in the middle, and of all.
     """
     pairs: list[tuple[Action, Action]]
-    if isinstance(space, gym.spaces.Discrete):
-        actions = range(int(space.start), int(space.start + space.n)) if among is None else among
-        pairs = list(permutations([int(action) for action in actions], 2))
+    if not isinstance(space, gym.spaces.Box):
+        actions = [candidate.actions[0] for candidate in constants(space)] if among is None else among
+        pairs = list(permutations(actions, 2))
     else:
         middle, low, high = _bounds(space)
         opposite = [(_moved(middle, low, i), _moved(middle, high, i)) for i in range(middle.size)]
@@ -131,7 +138,7 @@ def search(
         done = episodes
         if done == len(seeds):
             break
-        kept = ceil(len(alive) * KEPT)
+        kept = math.ceil(len(alive) * KEPT)
         eliminated = alive[kept:] + eliminated
         alive, episodes = alive[:kept], min(2 * done, len(seeds))
     ranking = [candidates[number] for number in alive + eliminated]
@@ -229,10 +236,27 @@ def score_baselines(
     return scores
 
 
+def _combinations(space: gym.spaces.MultiDiscrete | gym.spaces.MultiBinary) -> list[NDArray[np.integer[Any]]]:
+    """All actions of a space of several discrete parts, or the first one and those that differ from it in one part."""
+    if isinstance(space, gym.spaces.MultiDiscrete):
+        first, counts = np.asarray(space.start), space.nvec.tolist()
+    else:
+        first, counts = np.zeros(space.shape, space.dtype), [2] * space.shape[0]
+    if math.prod(counts) <= MAX_COMBINATIONS:
+        offsets = [np.array(index) for index in np.ndindex(*counts)]
+    else:
+        parts = np.eye(len(counts), dtype=np.int64)
+        offsets = [
+            0 * parts[0],
+            *(value * part for part, n in zip(parts, counts, strict=True) for value in range(1, n)),
+        ]
+    return [(first + offset).astype(space.dtype) for offset in offsets]
+
+
 def _bounds(space: gym.Space[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """Middle, low and high of a bounded Box."""
     if not isinstance(space, gym.spaces.Box) or not space.is_bounded("both"):
-        raise UserError(f"action space {space}: blind baselines need Discrete or a bounded Box")
+        raise UserError(f"action space {space}: blind baselines need discrete actions or a bounded Box")
     low, high = space.low.astype(np.float32), space.high.astype(np.float32)
     return (low / 2 + high / 2).astype(np.float32), low, high
 

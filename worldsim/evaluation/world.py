@@ -20,6 +20,7 @@ from worldsim.evaluation.stretches import (
     exchanged_actions,
     pictured_frames,
 )
+from worldsim.evaluation.uncertainty import measure_uncertainty
 from worldsim.world_model import WorldModel, row_generator
 
 HORIZONS = (1, 2, 4, 8, 16, 32)
@@ -37,7 +38,10 @@ def measure_world(
     seed: int = 0,
     split: str = "held_out",
 ) -> dict[str, float]:
-    """Everything below as one flat dict; a measure is left out where the split holds nothing to measure it on."""
+    """Everything below as one flat dict; a measure is left out where the split holds nothing to measure it on.
+
+    uncertainty_auroc: see `worldsim.evaluation.uncertainty`.
+    """
     stretches = draw_stretches(
         store,
         starts,
@@ -47,10 +51,12 @@ def measure_world(
         split=split,
     )
     latents = dream_along(model, stretches, seed=seed)
+    uncertainty = measure_uncertainty(model, store, context_frames=context_frames, seed=seed, split=split).auroc
     return {
         **error_over_horizon(model, stretches, latents, horizons),
         **controllability(model, stretches, latents, seed=seed),
         **one_step_calibration(model, store, max_steps=calibration_steps, seed=seed, split=split),
+        **({} if uncertainty is None else {"uncertainty_auroc": uncertainty}),
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import gymnasium as gym
 import numpy as np
@@ -24,25 +25,34 @@ from worldsim.world_model import WorldModel, WorldState, row_generator
 SIDE_BY_SIDE = 16
 
 
+class ObservationPolicy(Protocol):
+    """Whatever turns a dream's observation into an action. What it does may depend only on seed and observations."""
+
+    def reset(self, seed: int) -> None:
+        """Begins a new episode."""
+
+    def act(self, observation: NDArray[Any]) -> Action:
+        """The action after the observation of one row."""
+
+
 class DreamTrainedPolicy:
     """A `BatchPolicy` on a dream's observation, fed from real frames by the world model's `observe`.
 
-    noise: share of steps on which a sticky random action replaces the policy's, for collection.
+    make_policy: called once for each episode. noise: share of steps on which a sticky random action replaces the
+    policy's, for collection.
     """
 
     def __init__(
         self,
         model: WorldModel,
-        network: PolicyNetwork,
+        make_policy: Callable[[], ObservationPolicy],
         *,
         observation: str = "features",
-        greedy: bool = False,
         noise: float = 0.0,
         name: str = "dream-trained",
     ) -> None:
         self.name = name
-        self._model, self._network, self._observation = model, network, observation
-        self._greedy, self._noise = greedy, noise
+        self._model, self._make_policy, self._observation, self._noise = model, make_policy, observation, noise
         self._rows: list[_Row] = []
         self._playing = np.empty(0, np.int64)  # the rows of `_state`
         self._state: WorldState | None = None
@@ -50,7 +60,7 @@ class DreamTrainedPolicy:
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin a new episode in each row; all that is random in it follows from its seed."""
         space = self._model.spec.gym_action_space()
-        self._rows = [_Row(seed, NetworkPolicy(self._network, greedy=self._greedy), space) for seed in seeds]
+        self._rows = [_Row(seed, self._make_policy(), space) for seed in seeds]
         self._state = None
 
     def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
@@ -73,7 +83,7 @@ class DreamTrainedPolicy:
 class _Row:
     """What an episode's actions are drawn from, and the last of them."""
 
-    def __init__(self, seed: int, policy: NetworkPolicy, space: gym.Space[Any]) -> None:
+    def __init__(self, seed: int, policy: ObservationPolicy, space: gym.Space[Any]) -> None:
         self.generator = row_generator(seed)
         self.action: Action = 0
         self._policy, self._random_policy = policy, StickyRandom(space, "mixed")
@@ -99,7 +109,7 @@ def load_dream_trained(
     """The policy in `policy_folder` on the world model in `model_folder`; for worker processes."""
     model = load_model(model_folder, dtype=dtype)
     network = load_policy(Path(policy_folder))
-    return DreamTrainedPolicy(model, network, greedy=greedy, noise=noise)
+    return DreamTrainedPolicy(model, partial(NetworkPolicy, network, greedy=greedy), noise=noise)
 
 
 def is_greedy(policy_folder: Path | str) -> bool:

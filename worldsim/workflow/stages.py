@@ -24,6 +24,7 @@ from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
 from worldsim.evaluation.temperature import calibrate_temperature
+from worldsim.evaluation.uncertainty import measure_uncertainty
 from worldsim.model_folder import load_model, save_model
 from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
@@ -230,16 +231,24 @@ def save_world_model(
         "dynamics steps in each round": config.dynamics.steps,
         **{name: round(value, 5) for name, value in learner.evaluate().items()},
     }
-    temperature = config.dream.temperature
+    # Copies: a world model casts its networks to the precision in which it dreams.
+    networks = copy.deepcopy((tokenizer, learner.average))
+    dreaming = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
+    dreaming.temperature = config.dream.temperature
     if config.dream.calibrate_temperature:
-        # Copies: a world model casts its networks to the precision in which it dreams.
-        networks = copy.deepcopy((tokenizer, learner.average))
-        dreaming = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
         found = calibrate_temperature(dreaming, store)
-        temperature = found.temperature
+        dreaming.temperature = found.temperature
         training["endings per step, real"] = round(found.hazard_observed, 5)
         training["endings per step, dreamt"] = round(found.hazard_dreamt, 5)
-    model = WorldModel(store.spec, tokenizer, learner.average, contexts, temperature=temperature, training=training)
+    model = WorldModel(
+        store.spec,
+        tokenizer,
+        learner.average,
+        contexts,
+        temperature=dreaming.temperature,
+        uncertainty_quantiles=measure_uncertainty(dreaming, store).quantiles,
+        training=training,
+    )
     save_model(model, folder)
     return folder
 

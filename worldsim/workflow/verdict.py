@@ -20,9 +20,9 @@ from worldsim.device import choose_device, choose_precision
 from worldsim.envs.config import EnvConfig
 from worldsim.errors import UserError
 from worldsim.evaluation.blind import score_baselines
-from worldsim.evaluation.dreamt_return import score_in_dream
+from worldsim.evaluation.dreamt_return import Act, score_in_dream
 from worldsim.evaluation.pictures import write_pictures
-from worldsim.evaluation.returns import score_policy
+from worldsim.evaluation.returns import MakeBatchPolicy, score_policy
 from worldsim.evaluation.seeds import check_disjoint, fresh_seeds
 from worldsim.evaluation.statistics import Score
 from worldsim.evaluation.verdict import FILE, Verdict, print_verdict
@@ -109,10 +109,28 @@ def _judge(
     seconds: Callable[[], Mapping[str, float]],
     notes: Mapping[str, Any],
 ) -> Verdict:
+    make_agent = partial(load_dream_trained, folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype)
+    act = act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy)
+    return judge(folder, make_agent, act, settings, machine, store, seconds, notes)
+
+
+def judge(
+    folder: Path,
+    make_agent: MakeBatchPolicy,
+    act: Act,
+    settings: EvaluateConfig,
+    machine: Machine,
+    store: EpisodeStore | None,
+    seconds: Callable[[], Mapping[str, float]],
+    notes: Mapping[str, Any],
+) -> Verdict:
+    """The verdict on any agent of the world model in `folder`: on real frames (`make_agent`), and in its dream (`act`).
+
+    make_agent: makes its `BatchPolicy`, in worker processes. act: takes features (B, F), gives the actions of all rows.
+    """
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
     env_config = from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json")
     make_env = partial(envs.make, env_config)
-    make_agent = partial(load_dream_trained, folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype)
     used = [] if store is None else [entry.seed for entry in store.entries]
     below = settings.seed - TUNING_OFFSET
     tuning_from = below if below >= 0 else settings.seed + TUNING_OFFSET
@@ -138,7 +156,6 @@ def _judge(
         side_by_side=SIDE_BY_SIDE,
         store_folder=None if store is None else store.folder,
     )
-    act = act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy)
     dream = score_in_dream(
         model, act, episodes=settings.dream_episodes, seed=settings.seed, progress="agent in the dream"
     )
