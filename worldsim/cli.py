@@ -51,11 +51,16 @@ Writes OUT/verdict.json: returns of the policy and of blind baselines on the sam
 """
 RENDER_EXAMPLES = """\
 examples:
-  worldsim render runs/quickstart                 into runs/quickstart/videos
-  worldsim render runs/quickstart --out pictures
+  worldsim render runs/quickstart                 into runs/quickstart/videos and runs/quickstart/report.html
+  worldsim render take_cover --gif --out pictures a released model; each video as a GIF too
 
-real_beside_dream.mp4 shows held-out episodes beside dreams along the same actions; long_dream.mp4 a dream alone;
-grid.png originals, reconstructions and dreams at steps 1, 2, 4, 8, 16, 32.
+real_beside_dream  held-out episodes, dreams along the same actions, and the error between them
+several_dreams     several dreams from one start: what the model holds possible
+temperatures       one start dreamt from cold to hot
+long_dream         the agent in its dream, with its action probabilities and the return it expects
+agent_real         the same in the real env (its simulator must be installed)
+grid.png           originals, reconstructions and dreams at steps 1, 2, 4, 8, 16, 32
+report.html        all of it with the verdict and the training curves, in one file that opens offline
 """
 
 
@@ -147,9 +152,10 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True, help="folder for verdict.json")
     evaluate.set_defaults(command=_evaluate)
 
-    render = add("render", "write videos and pictures of reality beside the dream", RENDER_EXAMPLES)
-    render.add_argument("model", metavar="run", help="a run folder (its held-out episodes are shown)")
-    render.add_argument("--out", type=Path, help="default: RUN/videos")
+    render = add("render", "write videos, pictures and a report of reality beside the dream", RENDER_EXAMPLES)
+    render.add_argument("model", help=model_help)
+    render.add_argument("--gif", action="store_true", help="write each video as a GIF too")
+    render.add_argument("--out", type=Path, help="default: the run folder, or renders/NAME for a model")
     render.set_defaults(command=_render)
     return parser
 
@@ -207,6 +213,6 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    from worldsim.workflow.showing import render_run
+    from worldsim.workflow.showing import render
 
-    print(f"videos and pictures: {render_run(Path(options.model), options.out)}")
+    print(f"report written: {render(options.model, options.out, gif=options.gif, say=print)}")

@@ -23,7 +23,9 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.errors import UserError
+from worldsim.evaluation.board import log_videos
 from worldsim.evaluation.temperature import calibrate_temperature
+from worldsim.evaluation.videos import real_beside_dream
 from worldsim.model_folder import load_model, save_model
 from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
@@ -31,7 +33,7 @@ from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.tokenizers.pixels import PixelTokenizer
 from worldsim.tokenizers.vit import VitTokenizer
-from worldsim.training import fit, read_checkpoint
+from worldsim.training import TENSORBOARD, fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
 from worldsim.world_model import WorldModel
@@ -243,6 +245,13 @@ def save_world_model(
         training["endings per step, dreamt"] = round(found.hazard_dreamt, 5)
     model = WorldModel(store.spec, tokenizer, learner.average, contexts, temperature=temperature, training=training)
     save_model(model, folder)
+    shown = real_beside_dream(model, store, starts=2, steps=32, seed=config.seed)
+    log_videos(
+        round_folders(run, round_number).dynamics / TENSORBOARD,
+        [(shown.name, shown)],
+        step=config.dynamics.steps,
+        rate=store.spec.frames_per_second,
+    )
     return folder
 
 
@@ -289,5 +298,5 @@ def train_agent(
     )
     with explained("save the policy", folders.policy):
         notes = {"env": store.spec.id, "rounds": round_number + 1, "greedy": config.evaluate.greedy}
-        save_policy(learner.policy, folders.policy, notes=notes)
+        save_policy(learner.policy, folders.policy, notes=notes, value=learner.value)
     return learner.policy
