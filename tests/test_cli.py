@@ -16,7 +16,7 @@ from tests.worlds import tiny_world
 from worldsim.cli import main
 from worldsim.model_folder import save_model
 
-COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render")
+COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render", "models", "pull", "push")
 Refused = Callable[..., str]
 
 

@@ -41,7 +41,7 @@ tbody tr:first-child th { font-weight: inherit; }
 .c2 { stroke: var(--c2); --key: var(--c2); } .c3 { stroke: var(--c3); --key: var(--c3); }
 .c4 { stroke: var(--c4); --key: var(--c4); } .key { background: var(--key); } .dot { fill: var(--key); }
 .intervals { padding: 8px 0; }
-.row { display: grid; grid-template-columns: 15em 1fr 11em; gap: 12px; align-items: center; font-size: 0.9rem; }
+.row { display: grid; grid-template-columns: 15em 1fr 13em; gap: 12px; align-items: center; font-size: 0.9rem; }
 .track { position: relative; height: 22px; border-left: 1px solid var(--edge); }
 .range { position: absolute; top: 6px; height: 10px; background: var(--c0); opacity: 0.45; border-radius: 5px;
   min-width: 2px; }
