@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,9 @@ import pytest
 from tests.commands import command, said
 from tests.worlds import tiny_world
 from worldsim.cli import main
+from worldsim.evaluation.pictures import write_pictures
 from worldsim.model_folder import save_model
+from worldsim.workflow import showing
 
 COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render", "models", "pull", "push")
 Refused = Callable[..., str]
@@ -224,8 +227,9 @@ def test_a_model_without_a_policy(refused: Refused, model: Path) -> None:
 
 
 def test_a_model_without_its_environment_shows_its_dreams(
-    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(showing, "write_pictures", partial(write_pictures, long_dream_steps=5))
     config = json.loads((model / "config.json").read_text())
     config["env"]["settings"] = {"id": "NobodyHasThis-v0"}
     (model / "config.json").write_text(json.dumps(config))

@@ -124,7 +124,8 @@ def test_the_sweep_holds_the_dream_at_the_own_temperature() -> None:
     assert start.real is None
     sweep, dreams = temperature_sweep(model, start), several_dreams(model, start)
     # Without reality: T 0, 0.5 and 1 in the first row; the first dream has the same seed.
-    np.testing.assert_array_equal(tile(sweep.draw(5), 0, 2), tile(dreams.draw(5), 0, 0))
+    own, first = (tile(video.draw(5), *place).astype(int) for video, place in ((sweep, (0, 2)), (dreams, (0, 0))))
+    assert np.abs(own - first).max() <= 1  # a row of five and a row alone differ in the last bit
     assert (tile(sweep.draw(5), 0, 0) != tile(sweep.draw(5), 0, 2)).any()
 
 

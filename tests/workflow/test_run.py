@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tests.commands import command
 from tests.videos import read_events, read_video
 from worldsim.cli import main
 from worldsim.data.store import EpisodeStore
+from worldsim.evaluation.pictures import write_pictures
+from worldsim.workflow import showing
 
 pytestmark = pytest.mark.timeout(1200)  # seconds of work, but on a busy machine they last
 
@@ -152,6 +155,12 @@ ALL_VIDEOS = {
 }
 
 
+@pytest.fixture
+def short_dreams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "write_pictures", partial(write_pictures, long_dream_steps=5))
+
+
+@pytest.mark.usefixtures("short_dreams")
 def test_render_shows_a_run_again(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "shown"
     assert main(["render", str(finished_run), "--out", str(out)]) == 0
@@ -163,6 +172,7 @@ def test_render_shows_a_run_again(finished_run: Path, tmp_path: Path) -> None:
     assert "Verdict" in text
 
 
+@pytest.mark.usefixtures("short_dreams")
 def test_render_plays_anew_for_a_model_alone(finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "shown"
     model = shutil.copytree(finished_run / "round-01" / "world_model", tmp_path / "alone")

@@ -131,7 +131,8 @@ def several_dreams(
     model: WorldModel, start: Start, *, dreams: int = 5, temperature: float | None = None, seed: int = 0
 ) -> Video:
     """What the model holds possible: dreams from one start along the same actions, each with a seed of its own."""
-    branches = [(f"dream {k + 1}", seed + k, temperature) for k in range(dreams)]
+    names = [f"dream {k + 1}" for k in range(dreams)]
+    branches = _dreams(model, start, names, range(seed, seed + dreams), temperature)
     caption = (
         f"{_reality_and(start)}{dreams} dreams from one moment along the same actions, each with a random seed of its "
         f"own: where they differ, the model holds several futures possible. Alive: the chance of no ending so far."
@@ -142,7 +143,8 @@ def several_dreams(
 def temperature_sweep(model: WorldModel, start: Start, *, seed: int = 0) -> Video:
     """One start and one seed, dreamt at several temperatures around the model's own."""
     own = model.temperature or 1.0
-    branches = [(f"T {own * factor:.3g}", seed, own * factor) for factor in TEMPERATURES]
+    temperatures = [own * factor for factor in TEMPERATURES]
+    branches = [b for T in temperatures for b in _dreams(model, start, [f"T {T:.3g}"], [seed], T)]
     caption = (
         f"{_reality_and(start)}dreams from one moment along the same actions at temperatures T from 0 (nothing is left "
         f"to chance) to {own * TEMPERATURES[-1]:.3g}. The model's own is {model.temperature:.3g}."
@@ -238,28 +240,42 @@ def video_scale(frame_shape: Sequence[int], pixels: int = PICTURE_PIXELS) -> int
     return max(1, pixels // max(frame_shape[:2]))
 
 
-def _tiles(
-    model: WorldModel, start: Start, branches: Sequence[tuple[str, int, float | None]], name: str, caption: str
-) -> Video:
-    """Dreams side by side, from (label, seed, temperature) each, and reality before them where it is known."""
-    clips, labels = [], []
-    for label, seed, temperature in branches:
-        state = replace(start.state.clone(), generators=(row_generator(seed),))
-        latents, alive = [], [1.0]
-        for action in start.actions:
-            state, step = model.step(state, action[None], temperature=temperature)
-            latents.append(step.latents.float().cpu())
-            alive.append(alive[-1] * (1 - float(step.termination_probability[0])))
-        clips.append(np.concatenate([start.shown[None], decode(model, torch.cat(latents)[None])[0]]))
-        labels.append([f"{label}, alive {share:.0%}" for share in alive])
+@dataclass(frozen=True)
+class _Clip:
+    """frames: (K+1, H, W, C), the first of them real. labels: what stands above each."""
+
+    frames: Frames
+    labels: Sequence[str]
+
+
+def _dreams(
+    model: WorldModel, start: Start, names: Sequence[str], seeds: Sequence[int], temperature: float | None
+) -> list[_Clip]:
+    """Dreams from `start` along its actions, one for each seed, side by side."""
+    rows = len(seeds)
+    state = start.state.select_rows(torch.zeros(rows, dtype=torch.int64))
+    state = replace(state, generators=tuple(row_generator(seed) for seed in seeds))
+    latents, alive = [], [np.ones(rows)]
+    for action in start.actions:
+        state, step = model.step(state, action.expand(rows, *action.shape), temperature=temperature)
+        latents.append(step.latents.float().cpu())
+        alive.append(alive[-1] * (1 - step.termination_probability.double().cpu().numpy()))
+    dreamt = decode(model, torch.stack(latents, dim=1))  # (B, K, H, W, C)
+    return [
+        _Clip(np.concatenate([start.shown[None], dreamt[row]]), [f"{name}, alive {share[row]:.0%}" for share in alive])
+        for row, name in enumerate(names)
+    ]
+
+
+def _tiles(model: WorldModel, start: Start, clips: Sequence[_Clip], name: str, caption: str) -> Video:
+    """Dreams in tiles, and reality before them where it is known."""
     if start.real is not None:
-        clips.insert(0, np.concatenate([start.shown[None], start.real]))
-        labels.insert(0, [f"real, step {t}" for t in range(len(clips[0]))])
+        real = np.concatenate([start.shown[None], start.real])
+        clips = [_Clip(real, [f"real, step {t}" for t in range(len(real))]), *clips]
     scale = video_scale(model.spec.frame_shape, TILE_PIXELS)
 
     def draw(t: int) -> Frames:
-        pairs = zip(clips, labels, strict=True)
-        return tiled([labelled(enlarged(clip[t : t + 1], scale), texts[t])[0] for clip, texts in pairs], columns=3)
+        return tiled([labelled(enlarged(c.frames[t : t + 1], scale), c.labels[t])[0] for c in clips], columns=3)
 
     return Video(name, caption, 1 + len(start.actions), draw)
 
