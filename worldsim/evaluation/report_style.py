@@ -18,13 +18,14 @@ figure > figcaption { max-width: 46em; font-size: 0.9rem; }
 video, img { max-width: 100%; height: auto; display: block; image-rendering: pixelated; background: var(--box); }
 .media { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(420px, 100%), 1fr)); gap: 24px; }
 .media figure { margin: 0; }
-.media video { width: 100%; }
+.media video { width: 100%; min-height: 190px; object-fit: contain; object-position: top;
+  background: #181818; }
 #real_beside_dream, #grid { grid-column: 1 / -1; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 0.9rem; }
 th, td { padding: 3px 12px 3px 0; text-align: right; border-bottom: 1px solid var(--edge); white-space: nowrap; }
 th[scope=row], th:first-child, .pairs td, td:last-child { text-align: left; }
-.pairs td { white-space: normal; overflow-wrap: anywhere; }
+.pairs td, .pairs th { white-space: normal; }
 thead th { color: var(--dim); font-weight: normal; }
 tbody th { font-weight: normal; }
 tbody tr:first-child th { font-weight: inherit; }

@@ -19,6 +19,7 @@ from worldsim.scripted_policies import StickyRandom
 from worldsim.workflow.policies import is_greedy, load_dream_trained
 
 FRESH_EPISODES = 4
+FRESH_STEPS = 500  # an episode is cut here: some envs never end one
 FRESH_SEED = 3_000_000  # far from the seeds of collection and evaluation
 
 
@@ -46,11 +47,12 @@ def fresh_store(folder: Path, into: Path, dtype: torch.dtype) -> EpisodeStore:
         if (folder / "policy").is_dir():
             greedy = is_greedy(folder / "policy")
             policy = load_dream_trained(folder, folder / "policy", greedy=greedy, dtype=dtype)
-            results: Sequence[EpisodeResult] = play_side_by_side(real, policy, seeds)
+            results: Sequence[EpisodeResult] = play_side_by_side(real, policy, seeds, max_steps=FRESH_STEPS)
             name = policy.name
         else:
             random = StickyRandom(spec.gym_action_space())
-            results = [play_episode(env, random, seed) for env, seed in zip(real, seeds, strict=True)]
+            pairs = zip(real, seeds, strict=True)
+            results = [play_episode(env, random, seed, max_steps=FRESH_STEPS) for env, seed in pairs]
             name = random.name
     store = EpisodeStore.create(into, spec)
     with store.writer("fresh") as writer:
