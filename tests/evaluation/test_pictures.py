@@ -118,8 +118,9 @@ def test_several_dreams_share_their_start_and_part(store: EpisodeStore) -> None:
     assert [a.tobytes() for a in video] == [a.tobytes() for a in several_dreams(model, start)]
 
 
-def test_the_sweep_holds_the_dream_at_the_own_temperature() -> None:
-    model = tiny_world()
+@pytest.mark.parametrize("actions", ["discrete", "box"])
+def test_the_sweep_holds_the_dream_at_the_own_temperature(actions: str) -> None:
+    model = tiny_world(actions)
     start = start_in_context(model, steps=5)
     assert start.real is None
     sweep, dreams = temperature_sweep(model, start), several_dreams(model, start)

@@ -53,3 +53,10 @@ def test_without_videos_there_is_nothing_to_report(run: Path) -> None:
     (run / "videos" / "captions.json").unlink()
     with pytest.raises(UserError, match="cannot read what to report"):
         report(run, run / "round-01" / "world_model", run)
+
+
+@pytest.mark.parametrize("name", ["verdict.json", "config.json"])
+def test_damage_is_told(run: Path, name: str) -> None:
+    (run / name).write_text('{"agent": ')
+    with pytest.raises(UserError, match=f"{name} is not JSON"):
+        report(run, run / "round-01" / "world_model", run)

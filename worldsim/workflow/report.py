@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from worldsim.data.files import explained
+from worldsim.errors import UserError
 from worldsim.evaluation.charts import Line
 from worldsim.evaluation.pictures import CAPTIONS
 from worldsim.evaluation.report import KINDS, Chart, Content, write_report
@@ -32,13 +33,12 @@ def report(out: Path, model: Path, run: Path | None, missing: Sequence[str] = ()
     """
     videos = out / "videos"
     with explained("read what to report", out):
-        captions: dict[str, str] = json.loads((videos / CAPTIONS).read_text(encoding="utf-8"))
-        config: dict[str, Any] = json.loads((model / "config.json").read_text(encoding="utf-8"))
+        captions, config = read_json(videos / CAPTIONS), read_json(model / "config.json")
         verdict, settings, curves = None, {}, {}
         if run is not None:
             if (run / FILE).exists():
-                verdict = json.loads((run / FILE).read_text(encoding="utf-8"))
-            settings = _flat(json.loads((run / "config.json").read_text(encoding="utf-8")))
+                verdict = read_json(run / FILE)
+            settings = _flat(read_json(run / "config.json"))
             curves = {stage: _curves(run, stage) for stage in MAIN_CURVES}
         charts = {} if verdict is None else {"The dream against reality": _error_over_horizon(verdict["world"])}
         charts |= {f"Training: {stage}": [c for c in curves[stage] if c.title in main] for stage, main in _main(curves)}
@@ -58,6 +58,15 @@ def report(out: Path, model: Path, run: Path | None, missing: Sequence[str] = ()
             tables=_tables(config, verdict, settings),
         )
         return write_report(content, out)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of the run says. UserError for one that is damaged, OSError for one that is not there."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}): delete it and run `worldsim run` again") from None
+    return content
 
 
 def _shown(name: str) -> bool:

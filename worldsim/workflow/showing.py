@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from worldsim.model_folder import find_model, load_model
 from worldsim.rendering import write_video
 from worldsim.workflow.policies import thinking_agent
 from worldsim.workflow.reality import FRESH_SEED, agent_episode, fresh_store
-from worldsim.workflow.report import report
+from worldsim.workflow.report import read_json, report
 from worldsim.world_model import WorldModel
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
@@ -89,7 +88,7 @@ def model_folder(name_or_folder: str | Path) -> Path:
 def _seed_to_show(run: Path | None) -> int:
     """Of the episode in the middle of the run's verdict; a fresh one without a verdict."""
     try:
-        return FRESH_SEED if run is None else median_seed(json.loads((run / FILE).read_text(encoding="utf-8")))
+        return FRESH_SEED if run is None else median_seed(read_json(run / FILE))
     except FileNotFoundError:
         return FRESH_SEED
 
