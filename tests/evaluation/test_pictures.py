@@ -162,4 +162,5 @@ def test_a_real_episode_is_shown_frame_by_frame(model: WorldModel, blank: bool) 
     assert video.length == 9
     shown = np.stack([frame[::16, :256:16] for frame in video])
     np.testing.assert_array_equal(shown, played.frames[:-1])
-    assert "return 36" in video.caption
+    assert "return 36." in video.caption
+    assert "Value" in video.caption

@@ -228,10 +228,8 @@ def agent_in_reality(
         thoughts.append(think(observe_state(model, state, observation)))
     taken = [replace(thought, actions=actions[t : t + 1]) for t, thought in enumerate(thoughts) if t < len(actions)]
     totals = np.concatenate([[0.0], np.cumsum(rewards)])
-    lines = [_lines("real", t, float(totals[t]), "") for t in range(len(frames))]
-    caption = (
-        f"The agent in the real environment, an episode with return {totals[-1]:.4g}: actions and expected return."
-    )
+    lines = [_lines("real", t, float(totals[t])) for t in range(len(frames))]
+    caption = f"The agent in the real environment, an episode with return {totals[-1]:.4g}. {_PANEL}"
     return _with_thoughts(model, "agent_real", caption, frames, lines, [*taken, *thoughts[len(taken) :]])
 
 
