@@ -24,6 +24,7 @@ from worldsim.agents.config import CmaEsConfig, check_cma_es
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
 from worldsim.agents.networks import NetworkSpec, PolicyNetwork, network_spec
 from worldsim.agents.rollout import Envs, check_autoreset
+from worldsim.agents.values import ValueNetwork
 
 MOST_PARAMETERS = 2000
 SELECTION, FINAL, RANDOM_PLAY = range(3)  # what seeds are for
@@ -50,6 +51,7 @@ class CmaEsLearner:
         self.envs = envs
         self.seed = seed
         self.policy = PolicyNetwork(controller_spec(envs), torch.Generator().manual_seed(seed))
+        self.value: ValueNetwork | None = None
         self._scores: list[NDArray[np.float64]] = []  # (population,) of each generation
         self._start = _parameters(self.policy)
         self._search = self._new_search()

@@ -11,12 +11,20 @@ from worldsim.agents.config import AgentConfig, check_cma_es, check_config
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.rollout import Envs
+from worldsim.agents.values import ValueNetwork
 
 
 class AgentLearner(Protocol):
-    """Makes `policy` better with every `update`; see ActorCriticLearner for what each method does."""
+    """Makes `policy` better with every `update`; see ActorCriticLearner for what each method does.
+
+    value: what it expects of an observation, None for a learner that expects nothing.
+    """
 
     policy: PolicyNetwork
+
+    @property
+    def value(self) -> ValueNetwork | None:
+        """The value network that learns with the policy."""
 
     def begin_with(self, state: Mapping[str, Any]) -> None:
         """Start from what an earlier learner of this kind had learnt, its `state_dict()`."""

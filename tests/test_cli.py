@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ import pytest
 from tests.commands import command, said
 from tests.worlds import tiny_world
 from worldsim.cli import main
+from worldsim.evaluation.pictures import write_pictures
 from worldsim.model_folder import save_model
+from worldsim.workflow import showing
 
-COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render")
+COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render", "models", "pull", "push")
 Refused = Callable[..., str]
 
 
@@ -223,8 +226,34 @@ def test_a_model_without_a_policy(refused: Refused, model: Path) -> None:
     assert "holds no policy" in refused("evaluate", model, "--out", "verdict")
 
 
-def test_a_model_without_episodes(refused: Refused, model: Path) -> None:
-    assert "episode" in refused("render", model)
+def test_a_model_without_its_environment_shows_its_dreams(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(showing, "write_pictures", partial(write_pictures, long_dream_steps=5))
+    config = json.loads((model / "config.json").read_text())
+    config["env"]["settings"] = {"id": "NobodyHasThis-v0"}
+    (model / "config.json").write_text(json.dumps(config))
+    assert main(["render", str(model), "--out", str(tmp_path / "shown")]) == 0
+    said = capsys.readouterr().out
+    assert "not shown: real episodes" in said
+    assert "NobodyHasThis-v0" in said
+    assert "not shown: an agent" in said
+    videos = {path.name for path in (tmp_path / "shown" / "videos").glob("*.mp4")}
+    assert videos == {"several_dreams.mp4", "temperatures.mp4", "long_dream.mp4"}
+    assert "NobodyHasThis-v0" in (tmp_path / "shown" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["pull", "pong"], "OWNER/NAME"),
+        (["pull", "./nowhere"], "no world model"),
+        (["push", "nowhere", "a/b"], "no world model at 'nowhere'"),
+        (["push", "quickstart", "pong"], "OWNER/NAME"),
+    ],
+)
+def test_a_model_that_cannot_travel(refused: Refused, arguments: list[str], expected: str) -> None:
+    assert expected in refused(*arguments)
 
 
 # --- disks -----------------------------------------------------------------------------------------------------------

@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.videos import read_video, stream_description
+from tests.videos import read_gif, read_video, stream_description
 from worldsim.errors import UserError
 from worldsim.rendering import (
     BACKGROUND,
     enlarged,
+    heat,
     labelled,
     picture_grid,
     side_by_side,
+    tiled,
     to_rgb,
+    write_gif,
     write_picture,
     write_video,
 )
@@ -73,6 +76,57 @@ def test_an_old_video_survives_a_failure(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="one size"):
         write_video([clip(1)[0], clip(1, 20)[0]], path, frames_per_second=10)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("rate", "kept", "seconds"),
+    [(8.75, 30, 30 / 8.75), (25.0, 30, 1.2), (30.0, 30, 1.0), (60.0, 15, 0.5), (120.0, 10, 0.25)],
+)
+def test_a_gif_has_every_frame_that_its_rate_allows_at_its_time(
+    tmp_path: Path, rate: float, kept: int, seconds: float
+) -> None:
+    frames = clip(30)
+    frames[10:20] = frames[10]  # the same picture again and again is no reason to drop one
+    path = write_gif(frames, tmp_path / "new" / "moving.gif", frames_per_second=rate, scale=2)
+    shown, hundredths = read_gif(path)
+    assert shown.shape == (kept, 32, 48, 3)
+    assert sum(hundredths) == pytest.approx(100 * seconds, abs=3)
+    assert max(hundredths) - min(hundredths) <= 1
+    assert min(hundredths) >= 2  # below, players take a tenth of a second
+    np.testing.assert_allclose(shown.mean((1, 2, 3)), frames[:: 30 // kept].mean((1, 2, 3)), atol=3)
+    assert [file.name for file in path.parent.iterdir()] == ["moving.gif"]
+
+
+def test_a_gif_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no frames"):
+        write_gif([], tmp_path / "none.gif", frames_per_second=10)
+    with pytest.raises(ValueError, match="one size"):
+        write_gif([clip(1)[0], clip(1, 20)[0]], tmp_path / "sizes.gif", frames_per_second=10)
+    with pytest.raises(UserError, match="cannot write"):
+        write_gif(clip(3), tmp_path / "rate.gif", frames_per_second=0)  # ffmpeg refuses
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tiles_fill_rows_and_leave_the_rest_empty() -> None:
+    frames = clip(4, 4, 6)
+    joined = tiled(list(frames), columns=3, gap=2)
+    assert joined.shape == (10, 22, 3)
+    assert (joined[:4, 16:] == 10).all()
+    assert (joined[4:6] == BACKGROUND).all()
+    assert (joined[6:, :6] == 15).all()
+    assert (joined[6:, 6:] == BACKGROUND).all()
+    with pytest.raises(ValueError, match="tiles"):
+        tiled([], columns=3)
+
+
+def test_heat_rises_from_dark_to_white() -> None:
+    colours = heat(np.array([[-1.0, 0.0, 0.3, 0.6, 1.0, 5.0]]))[0]
+    assert (colours[0] == BACKGROUND).all()
+    np.testing.assert_array_equal(colours[0], colours[1])
+    np.testing.assert_array_equal(colours[4], colours[5])
+    brightness = colours[1:5].astype(int).sum(1)
+    assert (np.diff(brightness) > 0).all()
+    assert (colours[4] > 200).all()
 
 
 def test_enlarging_repeats_pixels() -> None:

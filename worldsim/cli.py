@@ -52,11 +52,39 @@ Writes OUT/verdict.json: returns of the policy and of blind baselines on the sam
 """
 RENDER_EXAMPLES = """\
 examples:
-  worldsim render runs/quickstart                 into runs/quickstart/videos
-  worldsim render runs/quickstart --out pictures
+  worldsim render runs/quickstart                 into runs/quickstart/videos and runs/quickstart/report.html
+  worldsim render take_cover --gif --out pictures a released model; each video as a GIF too
 
-real_beside_dream.mp4 shows held-out episodes beside dreams along the same actions; long_dream.mp4 a dream alone;
-grid.png originals, reconstructions and dreams at steps 1, 2, 4, 8, 16, 32.
+real_beside_dream  held-out episodes, dreams along the same actions, and the error between them
+several_dreams     several dreams from one start: what the model holds possible
+temperatures       one start dreamt from cold to hot
+long_dream         the agent in its dream, with its action probabilities and the return it expects
+agent_real         the same in the real env (its simulator must be installed)
+grid.png           originals, reconstructions and dreams at steps 1, 2, 4, 8, 16, 32
+report.html        all of it with the verdict and the training curves, in one file that opens offline
+"""
+
+MODELS_EXAMPLES = """\
+examples:
+  worldsim models                                 name, environment, size, scores and licence of each
+  worldsim dream take_cover                       a name serves wherever a model is asked for
+"""
+PULL_EXAMPLES = """\
+examples:
+  worldsim pull someone/pong-dream                into models/pong-dream
+  worldsim pull someone/pong-dream --out pong
+  worldsim pull /shared/models/pong               from a folder: paths begin with / or ./
+
+The hub needs `pip install "worldsim-rl[hub]"`; private models need `hf auth login`. Only model files are fetched
+(safetensors, JSON, a card), and they are checked before they take their place.
+"""
+PUSH_EXAMPLES = """\
+examples:
+  worldsim push runs/pong someone/pong-dream      the run's newest model with its policy
+  worldsim push runs/pong someone/pong-dream --private
+  worldsim push runs/pong /shared/models/pong     into a new folder
+
+The hub needs `pip install "worldsim-rl[hub]"` and `hf auth login`.
 """
 
 
@@ -148,11 +176,30 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--out", type=Path, required=True, help="folder for verdict.json")
     evaluate.set_defaults(command=_evaluate)
 
-    render = add("render", "write videos and pictures of reality beside the dream", RENDER_EXAMPLES)
-    render.add_argument("model", metavar="run", help="a run folder (its held-out episodes are shown)")
-    render.add_argument("--out", type=Path, help="default: RUN/videos")
+    render = add("render", "write videos, pictures and a report of reality beside the dream", RENDER_EXAMPLES)
+    render.add_argument("model", help=model_help)
+    render.add_argument("--gif", action="store_true", help="write each video as a GIF too")
+    render.add_argument("--out", type=Path, help="default: the run folder, or renders/NAME for a model")
     render.set_defaults(command=_render)
+    _add_models(add, model_help)
     return parser
+
+
+def _add_models(add: Callable[[str, str, str], argparse.ArgumentParser], model_help: str) -> None:
+    """The commands that list, fetch and send world models."""
+    models = add("models", "list the released models", MODELS_EXAMPLES)
+    models.set_defaults(command=_models)
+
+    pull = add("pull", "fetch a model from the Hugging Face hub or a folder", PULL_EXAMPLES)
+    pull.add_argument("source", help="OWNER/NAME on the hub, or a folder")
+    pull.add_argument("--out", type=Path, help="a new folder (default: models/NAME)")
+    pull.set_defaults(command=_pull)
+
+    push = add("push", "send a model to the Hugging Face hub or a folder", PUSH_EXAMPLES)
+    push.add_argument("model", help=model_help)
+    push.add_argument("target", help="OWNER/NAME on the hub, or a new folder")
+    push.add_argument("--private", action="store_true", help="if a repository is made, only you can see it")
+    push.set_defaults(command=_push)
 
 
 def _add_walks(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
@@ -208,6 +255,24 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _render(options: argparse.Namespace) -> None:
-    from worldsim.workflow.showing import render_run
+    from worldsim.workflow.showing import render
 
-    print(f"videos and pictures: {render_run(Path(options.model), options.out)}")
+    print(f"report written: {render(options.model, options.out, gif=options.gif, say=print)}")
+
+
+def _models(options: argparse.Namespace) -> None:
+    from worldsim.workflow.models import print_releases
+
+    print_releases()
+
+
+def _pull(options: argparse.Namespace) -> None:
+    from worldsim.workflow.hub import pull
+
+    print(f"model pulled: {pull(options.source, options.out)}")
+
+
+def _push(options: argparse.Namespace) -> None:
+    from worldsim.workflow.hub import push
+
+    print(f"model pushed: {push(options.model, options.target, private=options.private)}")

@@ -33,11 +33,12 @@ from worldsim.world_model import WorldModel
 
 FORMAT_VERSION = 1
 PRETRAINED = Path(__file__).parent / "pretrained"
+LICENCE = "MIT"  # of the models that worldsim makes
 
 
-def released_models() -> list[str]:
+def released_models(pretrained: Path = PRETRAINED) -> list[str]:
     """Names of the world models that ship with the package."""
-    return sorted(folder.name for folder in PRETRAINED.glob("*") if (folder / "config.json").is_file())
+    return sorted(folder.name for folder in pretrained.glob("*") if (folder / "config.json").is_file())
 
 
 def find_model(name_or_folder: Path | str) -> Path:
@@ -74,6 +75,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
             {
                 "format": "worldsim world model",
                 "format_version": FORMAT_VERSION,
+                "licence": LICENCE,
                 "env": model.spec.to_dict(),
                 "tokenizer": asdict(model.tokenizer.config),
                 "dynamics": asdict(model.dynamics.config),
@@ -175,7 +177,7 @@ def _model_card(model: WorldModel) -> str:
         "",
         *[f"- {name}: {value}" for name, value in training.items()],
         "",
-        "Licence: MIT, like worldsim itself. Dreams are guesses: judge a policy in the real environment.",
+        f"Licence: {LICENCE}, like worldsim itself. Dreams are guesses: judge a policy in the real environment.",
         "",
     ]
     return "\n".join(lines)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Sequence
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,9 @@ Frames = NDArray[np.uint8]
 BACKGROUND = 24  # of gaps, padding and missing pictures
 INK = 230
 TEXT_PIXELS = 12  # height of a line of text
+GIF_LARGEST_RATE = 50.0  # frames per second: players show what is meant to be faster at 10
+# Dark, red, orange, white: from nothing to the most.
+_HEAT = np.array([[BACKGROUND] * 3, [150, 30, 60], [250, 150, 40], [255, 255, 225]], np.float64)
 
 
 def to_rgb(frames: Frames) -> Frames:
@@ -41,6 +47,26 @@ def side_by_side(*clips: Frames, gap: int = 4) -> Frames:
     between = np.full((length, height, gap, 3), BACKGROUND, np.uint8)
     parts = [part for clip in clips for part in (between, clip)]
     return np.concatenate(parts[1:], axis=2)
+
+
+def tiled(frames: Sequence[Frames], columns: int, gap: int = 4) -> Frames:
+    """Frames (H, W, C) of one size in rows of `columns`, (H', W', 3); the rest of the last row stays empty."""
+    if not frames or columns < 1:
+        raise ValueError(f"tiles need a frame and a column, got {len(frames)} frames and {columns} columns")
+    empty = np.full_like(to_rgb(frames[0]), BACKGROUND)
+    rows = [list(frames[first : first + columns]) for first in range(0, len(frames), columns)]
+    rows[-1] += [empty] * (columns - len(rows[-1]))
+    joined = [side_by_side(*(frame[None] for frame in row), gap=gap)[0] for row in rows]
+    between = np.full((gap, joined[0].shape[1], 3), BACKGROUND, np.uint8)
+    return np.concatenate([part for row in joined for part in (between, row)][1:])
+
+
+def heat(values: NDArray[Any]) -> Frames:
+    """Numbers (..., H, W) as colours (..., H, W, 3): 0 is dark, 1 and more is white, over red and orange."""
+    position = np.asarray(values, np.float64).clip(0, 1) * (len(_HEAT) - 1)
+    below = np.minimum(position.astype(np.int64), len(_HEAT) - 2)
+    share = (position - below)[..., None]
+    return (_HEAT[below] * (1 - share) + _HEAT[below + 1] * share).round().astype(np.uint8)
 
 
 def labelled(clip: Frames, text: str | Sequence[str]) -> Frames:
@@ -106,20 +132,12 @@ def write_video(frames: Iterable[Frames], path: Path, *, frames_per_second: floa
     """
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
-    stream = iter(frames)
-    first = next(stream, None)
-    if first is None:
-        raise UserError(f"{path}: there are no frames to write; expected at least one")
-    shape = _video_frame(first, scale).shape
+    (height, width), pictures = _video_frames(frames, scale, path)
     with _Replacing(path) as temporary:
-        writer = FFMPEG_VideoWriter(str(temporary), (shape[1], shape[0]), frames_per_second, preset="fast")
+        writer = FFMPEG_VideoWriter(str(temporary), (width, height), frames_per_second, preset="fast")
         ffmpeg = writer.proc
         try:
-            writer.write_frame(_video_frame(first, scale))
-            for frame in stream:
-                picture = _video_frame(frame, scale)
-                if picture.shape != shape:
-                    raise ValueError(f"a video needs frames of one size, got {shape} and then {picture.shape}")
+            for picture in pictures:
                 writer.write_frame(picture)
         finally:
             try:
@@ -129,6 +147,52 @@ def write_video(frames: Iterable[Frames], path: Path, *, frames_per_second: floa
         if ffmpeg.returncode:
             raise OSError(f"ffmpeg ended with code {ffmpeg.returncode}")
     return path
+
+
+def write_gif(frames: Iterable[Frames], path: Path, *, frames_per_second: float, scale: int = 1) -> Path:
+    """Writes frames as `write_video` does, as an endless GIF with a palette of its own.
+
+    A GIF counts in hundredths of a second, so the delays differ by one where the rate asks for it. Above 50 frames per
+    second it shows every second frame (or third, ...), at the right time.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    stride = max(1, math.ceil(frames_per_second / GIF_LARGEST_RATE))
+    (height, width), pictures = _video_frames(islice(frames, 0, None, stride), scale, path)
+    with _Replacing(path) as temporary:
+        command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command += ["-s", f"{width}x{height}", "-r", repr(frames_per_second / stride), "-i", "-", "-filter_complex"]
+        command += ["split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none", "-f", "gif", str(temporary)]
+        ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert ffmpeg.stdin is not None
+        try:
+            for picture in pictures:
+                ffmpeg.stdin.write(picture.tobytes())
+        except BrokenPipeError:
+            pass  # what it says as it ends tells more
+        finally:
+            _, said = ffmpeg.communicate()
+        if ffmpeg.returncode:
+            raise OSError(said.decode(errors="replace").strip() or f"ffmpeg ended with code {ffmpeg.returncode}")
+    return path
+
+
+def _video_frames(frames: Iterable[Frames], scale: int, path: Path) -> tuple[tuple[int, int], Iterator[Frames]]:
+    """Height and width of the pictures that a codec takes, and the pictures. UserError if there are none."""
+    stream = iter(frames)
+    first = next(stream, None)
+    if first is None:
+        raise UserError(f"{path}: there are no frames to write; expected at least one")
+    height, width, _ = _video_frame(first, scale).shape
+
+    def pictures() -> Iterator[Frames]:
+        for frame in chain([first], stream):
+            picture = _video_frame(frame, scale)
+            if picture.shape != (height, width, 3):
+                raise ValueError(f"a video needs frames of one size, got {(height, width, 3)} and {picture.shape}")
+            yield picture
+
+    return (height, width), pictures()
 
 
 def _video_frame(frame: Frames, scale: int) -> Frames:

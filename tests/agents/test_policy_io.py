@@ -13,7 +13,8 @@ import torch
 from worldsim.agents.errors import AgentConfigError, PolicyFileError
 from worldsim.agents.networks import NetworkSpec, PolicyNetwork
 from worldsim.agents.policies import NetworkPolicy
-from worldsim.agents.policy_io import load_policy, read_policy_config, save_policy
+from worldsim.agents.policy_io import load_policy, load_value, read_policy_config, save_policy
+from worldsim.agents.values import ValueNetwork
 
 SPEC = NetworkSpec((5,), False, {"type": "box", "shape": [2], "low": [-1, 0], "high": [1, 4]}, (8, 8))
 OBSERVATIONS = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
@@ -38,6 +39,24 @@ def test_round_trip(policy: PolicyNetwork, tmp_path: Path) -> None:
         np.testing.assert_array_equal(before, after)
     save_policy(PolicyNetwork(SPEC), tmp_path / "a" / "b")  # a newer policy takes the place
     assert (load_policy(tmp_path / "a" / "b").act(OBSERVATIONS, greedy=True) == [0, 2]).all()
+
+
+def test_the_value_lies_beside_its_policy(policy: PolicyNetwork, tmp_path: Path) -> None:
+    value = ValueNetwork(SPEC, torch.Generator().manual_seed(3))
+    torch.nn.init.normal_(value.head.weight, generator=torch.Generator().manual_seed(4))
+    value.observe(torch.tensor([10.0, 30.0]))
+    save_policy(policy, tmp_path, value=value)
+    restored = load_value(tmp_path)
+    assert restored is not None
+    inputs = policy.inputs(torch.from_numpy(OBSERVATIONS))
+    torch.testing.assert_close(restored(inputs), value(inputs), rtol=0, atol=0)
+    weights = tmp_path / "value.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    with pytest.raises(PolicyFileError, match=r"value\.safetensors.*truncated, damaged or replaced"):
+        load_value(tmp_path)
+    save_policy(policy, tmp_path)  # without one, the old one does not stay
+    assert load_value(tmp_path) is None
+    assert not weights.exists()
 
 
 def test_missing_files(policy: PolicyNetwork, tmp_path: Path) -> None:

@@ -24,13 +24,13 @@ KILLS = {
     "world model, start contexts missing": Stop("worldsim.model_folder:_save_tensors", 3),
     "world model, all but config.json": Stop("os:replace", 1, mentioning="world_model/config.json"),
     "agent, in an update": Stop("worldsim.agents.actor_critic:lambda_returns", 2),
-    "policy, weights without config": Stop("worldsim.agents.policy_io:_replace", 2),
+    "policy, weights without config": Stop("worldsim.agents.policy_io:_replace", 3),
     "collect of round 1": Stop("worldsim.envs.wrappers:PixelEnv.step", 100),
     "encode of round 1": Stop("worldsim.data.latents:_encode", 6),
     "dynamics of round 1": Stop("worldsim.dynamics.learner:average_weights", 4),
     "agent of round 1": Stop("worldsim.agents.actor_critic:lambda_returns", 2),
     "evaluate, in an episode": Stop("worldsim.envs.wrappers:PixelEnv.step", 40),
-    "pictures, one of four done": Stop("worldsim.evaluation.pictures:write_long_dream"),
+    "pictures, one of six done": Stop("worldsim.evaluation.pictures:write_video", 2),
 }
 
 

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from tests.worlds import ACTION_SPACES, NoiseEnv, tiny_world
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.policies import NetworkPolicy
+from worldsim.agents.policy_io import save_policy
+from worldsim.agents.values import ValueNetwork
 from worldsim.dream import DreamVectorEnv
+from worldsim.evaluation.panel import Thoughts
+from worldsim.evaluation.videos import agent_in_reality
+from worldsim.model_folder import save_model
 from worldsim.rollouts import play_side_by_side
-from worldsim.workflow.policies import DreamTrainedPolicy
+from worldsim.workflow.policies import DreamTrainedPolicy, load_dream_trained, thinking_agent
 
 
 @pytest.mark.parametrize("actions", ACTION_SPACES)
@@ -33,3 +41,48 @@ def test_a_row_plays_as_it_would_alone(actions: str, noise: float) -> None:
         assert alone.frames is not None
         np.testing.assert_array_equal(row.frames, alone.frames)
         np.testing.assert_allclose(row.actions, alone.actions, atol=1e-4)
+
+
+@pytest.mark.parametrize("actions", ["discrete", "box"])
+def test_what_it_thought_is_found_again_from_what_it_did(actions: str, tmp_path: Path) -> None:
+    model = tiny_world(actions)
+    spec = network_spec(DreamVectorEnv(model, 1, observation="features"), [16])
+    network, value = PolicyNetwork(spec, torch.Generator().manual_seed(0)), ValueNetwork(spec)
+    for layer in (network.head, value.head):
+        torch.nn.init.normal_(layer.weight, std=1.0, generator=torch.Generator().manual_seed(1))
+    save_model(model, tmp_path)
+    save_policy(network, tmp_path / "policy", notes={"greedy": True}, value=value)
+    policy = load_dream_trained(tmp_path, tmp_path / "policy", greedy=True)
+    [played] = play_side_by_side([NoiseEnv(model)], policy, [18])
+    assert played.frames is not None
+    think, thoughts = thinking_agent(tmp_path / "policy", seed=0), []
+
+    def spied(observations: NDArray[Any]) -> Thoughts:
+        thoughts.append(think(observations))
+        return thoughts[-1]
+
+    video = agent_in_reality(model, played.frames, played.actions, played.rewards, spied, seed=18)
+    assert video.length == len(thoughts) == played.length + 1
+    chosen = np.concatenate([thought.actions for thought in thoughts[:-1]])
+    np.testing.assert_allclose(chosen.reshape(played.actions.shape), played.actions, atol=1e-6)
+    shares = np.concatenate([thought.shares for thought in thoughts[:-1]])
+    if actions == "discrete":
+        np.testing.assert_allclose(shares.sum(1), 1)
+        np.testing.assert_array_equal(shares.argmax(1), played.actions)
+    else:  # bounds -1 to 1 and 0 to 1
+        np.testing.assert_allclose(shares * [2, 1] - [1, 0], played.actions, atol=1e-6)
+    values = [thought.values for thought in thoughts]
+    assert len({float(known[0]) for known in values if known is not None}) > 1
+
+
+@pytest.mark.parametrize("greedy", [True, False])
+def test_an_agent_to_watch_is_as_greedy_as_it_is_judged(greedy: bool, tmp_path: Path) -> None:
+    spec = network_spec(DreamVectorEnv(tiny_world(), 1, observation="features"), [16])
+    network = PolicyNetwork(spec)
+    torch.nn.init.constant_(network.head.bias[1:2], 0.5)
+    save_policy(network, tmp_path, notes={"greedy": greedy})
+    thoughts = thinking_agent(tmp_path, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
+    assert set(thoughts.actions.tolist()) == ({1} if greedy else {0, 1, 2})
+    assert thoughts.values is None
+    again = thinking_agent(tmp_path, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
+    np.testing.assert_array_equal(again.actions, thoughts.actions)

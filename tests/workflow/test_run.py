@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 
 from tests.commands import command
-from tests.videos import read_video
+from tests.videos import read_events, read_video
 from worldsim.cli import main
 from worldsim.data.store import EpisodeStore
+from worldsim.evaluation.pictures import write_pictures
+from worldsim.workflow import showing
 
 pytestmark = pytest.mark.timeout(1200)  # seconds of work, but on a busy machine they last
 
@@ -143,10 +146,53 @@ def test_dream_writes_a_video(finished_run: Path, tmp_path: Path) -> None:
         assert len(read_video(out)) == 6
 
 
-def test_render_writes_pictures(finished_run: Path, tmp_path: Path) -> None:
-    assert main(["render", str(finished_run), "--out", str(tmp_path / "pictures")]) == 0
-    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
-        "real_beside_dream.mp4",
-        "long_dream.mp4",
-        "grid.png",
-    }
+ALL_VIDEOS = {
+    "real_beside_dream.mp4",
+    "several_dreams.mp4",
+    "temperatures.mp4",
+    "long_dream.mp4",
+    "agent_real.mp4",
+}
+
+
+@pytest.fixture
+def short_dreams(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(showing, "write_pictures", partial(write_pictures, long_dream_steps=5))
+
+
+@pytest.mark.usefixtures("short_dreams")
+def test_render_shows_a_run_again(finished_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shown"
+    assert main(["render", str(finished_run), "--out", str(out)]) == 0
+    videos = out / "videos"
+    assert {path.name for path in videos.glob("*.*")} == ALL_VIDEOS | {"grid.png", "captions.json"}
+    assert (videos / "agent_real.mp4").read_bytes() == (finished_run / "videos" / "agent_real.mp4").read_bytes()
+    text = (out / "report.html").read_text()
+    assert text.count("<video") == 5
+    assert "Verdict" in text
+
+
+@pytest.mark.usefixtures("short_dreams")
+def test_render_plays_anew_for_a_model_alone(finished_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "shown"
+    model = shutil.copytree(finished_run / "round-01" / "world_model", tmp_path / "alone")
+    assert main(["render", str(model), "--gif", "--out", str(out)]) == 0
+    names = {path.name for path in (out / "videos").glob("*.*")}
+    assert names == ALL_VIDEOS | {name.replace("mp4", "gif") for name in ALL_VIDEOS} | {"grid.png", "captions.json"}
+    assert "What the model says of itself" in (out / "report.html").read_text()
+
+
+def test_the_report_lies_in_the_run(finished_run: Path) -> None:
+    text = (finished_run / "report.html").read_text()
+    assert text.count("<video") == 5
+    assert text.count("<img") == 1
+    for stage in ("tokenizer", "dynamics", "agent"):
+        assert f"Training: {stage}" in text
+    assert "round 01" in text
+
+
+def test_tensorboard_shows_the_dream_of_each_round(finished_run: Path) -> None:
+    for number in (0, 1):
+        events = read_events(finished_run / f"round-{number:02d}" / "dynamics" / "tensorboard")
+        assert events["videos/real_beside_dream"].encoded_image_string.startswith(b"GIF89a")
+    assert "videos/agent_real" in read_events(finished_run / "videos" / "tensorboard")

@@ -72,6 +72,12 @@ class Verdict:
         return folder / FILE
 
 
+def median_seed(verdict: Mapping[str, Any]) -> int:
+    """The seed of the agent's episode with the (lower) median return, from what was read from verdict.json."""
+    returns, seeds = verdict["agent"]["returns"], verdict["agent"]["seeds"]
+    return Score(returns, seeds, lengths=[0] * len(returns)).median_seed
+
+
 def print_verdict(verdict: Verdict | Mapping[str, Any], console: Any = None) -> None:
     """Shows a verdict, or what was read from verdict.json, as a table. console: a rich Console."""
     from rich.console import Console
@@ -87,7 +93,7 @@ def print_verdict(verdict: Verdict | Mapping[str, Any], console: Any = None) -> 
     table.add_column("agent is above")
     table.add_row("[bold]agent, real env", *_numbers(agent), "", end_section=True)
     for name, score in content["baselines"].items():
-        table.add_row(name.replace("_", " ") + _sequence(score), *_numbers(score), _above(agent, score))
+        table.add_row(name.replace("_", " ") + sequence(score), *_numbers(score), above(agent, score))
     if content["dream"] is not None:
         table.add_section()
         table.add_row("agent, in its dream", *_numbers(content["dream"]), "")
@@ -105,7 +111,7 @@ def _numbers(score: Mapping[str, Any]) -> Sequence[str]:
     return f"{score['mean']:.1f}", f"{low:.1f} to {high:.1f}", str(score["episodes"])
 
 
-def _sequence(score: Mapping[str, Any]) -> str:
+def sequence(score: Mapping[str, Any]) -> str:
     """The actions of an open-loop baseline."""
     if "actions" not in score:
         return ""
@@ -113,7 +119,7 @@ def _sequence(score: Mapping[str, Any]) -> str:
     return f" ({', '.join(str(action) for action in score['actions'])}{hold})"
 
 
-def _above(agent: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
+def above(agent: Mapping[str, Any], baseline: Mapping[str, Any]) -> str:
     """How far the agent's interval lies above a baseline."""
     low = agent["ci95"][0]
     if low > baseline["ci95"][1]:

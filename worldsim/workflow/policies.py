@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldsim.agents.actions import Categorical, MultiCategorical
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policies import NetworkPolicy
-from worldsim.agents.policy_io import load_policy, read_policy_config
+from worldsim.agents.policy_io import load_policy, load_value, read_policy_config
 from worldsim.dream import observe_state
+from worldsim.evaluation.panel import Think, Thoughts
 from worldsim.model_folder import load_model
 from worldsim.rollouts import Action
 from worldsim.scripted_policies import StickyRandom
@@ -115,6 +117,40 @@ def load_dream_trained(
 def is_greedy(policy_folder: Path | str) -> bool:
     """Whether the saved policy is to be judged by its most likely actions, as its notes say."""
     return bool(read_policy_config(Path(policy_folder))["notes"].get("greedy", False))
+
+
+def thinking_agent(policy_folder: Path | str, seed: int) -> Think:
+    """The saved policy, greedy if its notes say so, with what it thinks: for videos.
+
+    Draws from a random state of its own where it is not greedy.
+    """
+    folder = Path(policy_folder)
+    network, value = load_policy(folder), load_value(folder)
+    greedy, generator = is_greedy(folder), torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def think(observations: NDArray[Any]) -> Thoughts:
+        inputs = network.inputs(torch.as_tensor(observations))
+        distribution = network.distribution(inputs)
+        if isinstance(distribution, Categorical):
+            shares = distribution.log_probs.exp()
+        elif isinstance(distribution, MultiCategorical):
+            shares = torch.stack([_expected_choice(part.log_probs.exp()) for part in distribution.parts], -1)
+        else:
+            shares = (torch.tanh(distribution.mean) + 1) / 2  # from bound to bound
+        return Thoughts(
+            actions=network.act(observations, generator, greedy),
+            shares=shares.double().numpy(),
+            values=None if value is None else value(inputs).double().numpy(),
+        )
+
+    return think
+
+
+def _expected_choice(probabilities: torch.Tensor) -> torch.Tensor:
+    """Of probabilities (B, n) the expected index, from 0 for the first to 1 for the last, (B,)."""
+    count = probabilities.shape[-1]
+    return (probabilities * torch.arange(count)).sum(-1) / max(1, count - 1)
 
 
 def act_in_dream(network: PolicyNetwork, seed: int, greedy: bool = False) -> Any:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
-from worldsim.agents.policy_io import load_policy
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
+from worldsim.envs.errors import UnusableEnvironmentError
 from worldsim.errors import UserError
-from worldsim.evaluation.pictures import write_long_dream, write_pictures
+from worldsim.evaluation.pictures import write_pictures
+from worldsim.evaluation.verdict import FILE, median_seed
+from worldsim.evaluation.videos import long_dream
 from worldsim.model_folder import find_model, load_model
-from worldsim.workflow.policies import act_in_dream
+from worldsim.rendering import write_video
+from worldsim.workflow.policies import thinking_agent
+from worldsim.workflow.reality import FRESH_SEED, agent_episode, fresh_store
+from worldsim.workflow.report import read_json, report
 from worldsim.world_model import WorldModel
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov")
@@ -32,24 +39,58 @@ def dream_video(
     folder = model_folder(name_or_folder)
     model = _load(folder)
     policy = folder / "policy"
-    act = None if random_actions or not policy.is_dir() else act_in_dream(load_policy(policy), seed)
-    write_long_dream(model, out, act=act, steps=steps, temperature=temperature, seed=seed)
+    think = None if random_actions or not policy.is_dir() else thinking_agent(policy, seed)
+    video = long_dream(model, think=think, steps=steps, temperature=temperature, seed=seed)
+    write_video(video, out, frames_per_second=model.spec.frames_per_second)
 
 
-def render_run(run: Path, out: Path | None) -> Path:
-    """Videos and pictures of a run's newest world model beside its held-out episodes; returns their folder."""
-    folder = model_folder(run)
-    policy = folder / "policy"
-    act = act_in_dream(load_policy(policy), seed=0) if policy.is_dir() else None
-    target = out or run / "videos"
-    write_pictures(_load(folder), EpisodeStore.open(run / "episodes"), target, act=act)
-    return target
+def render(name_or_folder: str, out: Path | None, *, gif: bool, say: Callable[[str], None]) -> Path:
+    """OUT/videos and OUT/report.html of a run's newest world model, or of a model; returns the report's path.
+
+    out: by default the run's own folder, or renders/NAME for a model. The episodes of a run are shown where they are
+    there; else some are played anew, if the env is installed. `say` hears what cannot be shown without it.
+    """
+    folder = model_folder(name_or_folder)
+    run = folder.parent.parent if folder.parent.parent == Path(name_or_folder) else None
+    target = out or run or Path("renders") / folder.name
+    model = _load(folder)
+    has_policy = (folder / "policy").is_dir()
+    episode, missing = None, []
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            if run is not None and (run / "episodes").is_dir():
+                store = EpisodeStore.open(run / "episodes")
+            else:
+                store = fresh_store(folder, Path(temporary) / "episodes", model.dtype)
+        except UnusableEnvironmentError as error:
+            store = None
+            missing.append(f"real episodes beside the dream, and the grid ({error})")
+        try:
+            if has_policy:
+                episode = agent_episode(folder, _seed_to_show(run), model.dtype)
+        except UnusableEnvironmentError as error:
+            missing.append(f"the agent in the real env ({error})")
+        if not has_policy:
+            missing.append("an agent: the model has no policy, and its dreams are played at random")
+        for what in missing:
+            say(f"not shown: {what}")
+        think = thinking_agent(folder / "policy", seed=0) if has_policy else None
+        write_pictures(model, target / "videos", store=store, think=think, episode=episode, gif=gif)
+    return report(target, folder, run, missing)
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
     """The folder of a released model, a model folder itself, or the newest model of a run folder."""
     rounds = sorted(Path(name_or_folder).glob("round-*/world_model/config.json"))
     return rounds[-1].parent if rounds else find_model(name_or_folder)
+
+
+def _seed_to_show(run: Path | None) -> int:
+    """Of the episode in the middle of the run's verdict; a fresh one without a verdict."""
+    try:
+        return FRESH_SEED if run is None else median_seed(read_json(run / FILE))
+    except FileNotFoundError:
+        return FRESH_SEED
 
 
 def _load(folder: Path) -> WorldModel:

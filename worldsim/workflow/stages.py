@@ -23,14 +23,16 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
+from worldsim.evaluation.board import log_videos
 from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.evaluation.uncertainty import measure_uncertainty
+from worldsim.evaluation.videos import real_beside_dream
 from worldsim.model_folder import load_model, save_model
 from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
 from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
-from worldsim.training import fit, read_checkpoint
+from worldsim.training import TENSORBOARD, fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
 from worldsim.world_model import WorldModel
@@ -250,6 +252,13 @@ def save_world_model(
         training=training,
     )
     save_model(model, folder)
+    shown = real_beside_dream(model, store, starts=2, steps=32, seed=config.seed)
+    log_videos(
+        round_folders(run, round_number).dynamics / TENSORBOARD,
+        [(shown.name, shown)],
+        step=config.dynamics.steps,
+        rate=store.spec.frames_per_second,
+    )
     return folder
 
 
@@ -294,5 +303,5 @@ def train_agent(
     )
     with explained("save the policy", folders.policy):
         notes = {"env": store.spec.id, "rounds": round_number + 1, "greedy": config.evaluate.greedy}
-        save_policy(learner.policy, folders.policy, notes=notes)
+        save_policy(learner.policy, folders.policy, notes=notes, value=learner.value)
     return learner.policy

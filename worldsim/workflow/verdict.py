@@ -10,10 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from worldsim import envs
-from worldsim.agents.policy_io import load_policy
+from worldsim.agents.policy_io import VALUE_WEIGHTS, load_policy
 from worldsim.config import from_dict
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
@@ -21,27 +19,35 @@ from worldsim.envs.config import EnvConfig
 from worldsim.errors import UserError
 from worldsim.evaluation.blind import score_baselines
 from worldsim.evaluation.dreamt_return import Act, score_in_dream
-from worldsim.evaluation.pictures import write_pictures
+from worldsim.evaluation.pictures import CAPTIONS, write_pictures
 from worldsim.evaluation.returns import MakeBatchPolicy, score_policy
 from worldsim.evaluation.seeds import check_disjoint, fresh_seeds
-from worldsim.evaluation.statistics import Score
-from worldsim.evaluation.verdict import FILE, Verdict, print_verdict
+from worldsim.evaluation.verdict import FILE, Verdict, median_seed, print_verdict
 from worldsim.evaluation.world import measure_world
 from worldsim.model_folder import load_model
-from worldsim.rollouts import play_side_by_side
 from worldsim.workflow.config import EvaluateConfig, RunConfig
-from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained
+from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained, thinking_agent
+from worldsim.workflow.reality import agent_episode
+from worldsim.workflow.report import report
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import Machine, round_folders
 
-PICTURES = ("real_beside_dream.mp4", "long_dream.mp4", "grid.png", "agent_real.mp4")
+PICTURES = (
+    "grid.png",
+    "real_beside_dream.mp4",
+    "several_dreams.mp4",
+    "temperatures.mp4",
+    "long_dream.mp4",
+    "agent_real.mp4",
+    CAPTIONS,
+)
 TUNING_OFFSET = 500_000  # tuning seeds of the blind baseline lie this far below (or above) the first evaluation seed
 
 
 def evaluate_run(
     config: RunConfig, run: Path, machine: Machine, store: EpisodeStore, seconds: Callable[[], Mapping[str, float]]
 ) -> dict[str, Any]:
-    """Write RUN/verdict.json and RUN/videos for the policy of the last round; returns the verdict as plain data.
+    """Write RUN/verdict.json, RUN/videos and RUN/report.html for the policy of the last round; returns the verdict.
 
     What is there already of the same weights and settings is kept. `seconds()` is the time of the stages so far.
     """
@@ -58,15 +64,14 @@ def evaluate_run(
     print_verdict(verdict)
     if any(not (run / "videos" / name).exists() for name in PICTURES):
         model = load_model(folder, device=machine.device, dtype=machine.dtype)
-        returns, seeds = verdict["agent"]["returns"], verdict["agent"]["seeds"]
-        shown = Score(returns, seeds, lengths=[0] * len(returns)).median_seed
         write_pictures(
             model,
-            store,
             run / "videos",
-            act=act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy),
-            agent_frames=_real_episode(folder, machine, settings, shown),
+            store=store,
+            think=thinking_agent(folder / "policy", settings.seed),
+            episode=agent_episode(folder, median_seed(verdict), machine.dtype),
         )
+    report(run, folder, run)
     return verdict
 
 
@@ -185,25 +190,11 @@ def _earlier(run: Path, judged: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _fingerprint(folder: Path) -> str:
-    """16 hex digits that change with any weight of the world model or the policy."""
+    """16 hex digits that change with any weight of the world model or the policy; the value network plays no part."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in sorted(path for path in folder.rglob("*.safetensors") if path.name != VALUE_WEIGHTS):
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()[:16]
-
-
-def _real_episode(folder: Path, machine: Machine, settings: EvaluateConfig, seed: int) -> Any:
-    """Frames (T, H, W, C) of the real episode that the agent plays with `seed`."""
-    policy = load_dream_trained(folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype)
-    model = load_model(folder)
-    env = envs.make(from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json"))
-    try:
-        [result] = play_side_by_side([env], policy, [seed])
-    finally:
-        env.close()
-    assert result.frames is not None
-    blank = model.spec.blank_terminal_frame and result.terminated
-    return np.asarray(result.frames[: len(result.frames) - blank])
 
 
 def _unique(seeds: Iterable[int]) -> list[int]:
