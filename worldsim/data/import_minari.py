@@ -38,7 +38,8 @@ def read_minari(id_or_folder: str | Path, settings: ImportSettings) -> Source:
     else:
         spec, remarks = _spec(dataset, key)
     if settings.size is not None:
-        spec = EnvSpec.from_dict({**spec.to_dict(), "frame_shape": [*settings.size, spec.frame_shape[2]]})
+        frame_shape = [*settings.size, spec.frame_shape[2]]  # no longer those that the env of its settings shows
+        spec = EnvSpec.from_dict({**spec.to_dict(), "frame_shape": frame_shape, "settings": {}})
     start = int(dataset.action_space.start) if isinstance(dataset.action_space, gym.spaces.Discrete) else 0
     return Source(spec, partial(_recordings, dataset, key, start), remarks)
 

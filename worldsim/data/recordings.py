@@ -165,8 +165,8 @@ def infer_spec(
     }
     sayings = {"action_space": said, "max_episode_steps": f"episodes end after {longest} steps, the longest there is"}
     remarks = [text for field, text in sayings.items() if field not in stated]
-    if settings.size is not None:
-        stated.pop("frame_shape", None)
+    if settings.size is not None:  # no longer the frames that the env of its settings shows
+        stated = {name: value for name, value in stated.items() if name not in ("frame_shape", "settings")}
     if remarks:
         remarks[-1] += f"; state it otherwise in {folder / DESCRIPTION}"
     return EnvSpec.from_dict({**inferred, **stated}), remarks
