@@ -77,7 +77,8 @@ def align_actions(motion: Sequence[NDArray[np.float32]], actions: Sequence[NDArr
 def align_rewards(motion: Sequence[NDArray[np.float32]], rewards: Sequence[NDArray[np.float32]]) -> Alignment:
     """Where rewards belong, from the episodes' motion (T, F) and rewards (T,)."""
     rows = _Rows([len(episode) for episode in rewards], before=-LAGS[0], after=LAGS[-1])
-    values = _standardised([episode[:, None] for episode in rewards])
+    # Against the usual one of the episode: that an episode pays more at each step is no matter of lags.
+    values = _standardised([(episode - np.median(episode))[:, None] for episode in rewards])
     if len(rows.index) < LEAST_STEPS or np.ptp(rows.take(values, 0)) == 0:
         return UNTOLD
     changes = _standardised(motion)
@@ -103,7 +104,7 @@ def _react(rows: _Rows, changes: Sequence[NDArray[np.float32]], actions: Sequenc
     earlier = np.concatenate([rows.take(actions, lag) for lag in (-1, 0, 1)], axis=1)
     seen, target = np.concatenate([earlier, rows.take(changes, -1)], axis=1), rows.take(actions, 2)
     _, (score,) = rows.judge([rows.errors(earlier, target) - rows.errors(seen, target)])
-    return score >= LEAST_SCORE
+    return score > 0  # what has nothing to tell is below 0, for it makes the guess on other episodes worse
 
 
 class _Rows:

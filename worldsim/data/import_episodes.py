@@ -73,7 +73,7 @@ def _open(source: str | Path, settings: ImportSettings) -> Source:
 def _write(opened: Source, folder: Path, settings: ImportSettings, progress: bool) -> None:
     store = EpisodeStore.create(folder, opened.spec)
     with store.writer(SHARD) as writer:
-        recordings = tqdm(opened.recordings(), desc="import", unit="episode", disable=not progress)
+        recordings = tqdm(opened.recordings(), total=opened.count, desc="import", unit="episode", disable=not progress)
         for number, recording in enumerate(recordings):
             writer.append(to_episode(recording, number, opened.spec, settings))
 

@@ -41,7 +41,7 @@ def read_minari(id_or_folder: str | Path, settings: ImportSettings) -> Source:
         frame_shape = [*settings.size, spec.frame_shape[2]]  # no longer those that the env of its settings shows
         spec = EnvSpec.from_dict({**spec.to_dict(), "frame_shape": frame_shape, "settings": {}})
     start = int(dataset.action_space.start) if isinstance(dataset.action_space, gym.spaces.Discrete) else 0
-    return Source(spec, partial(_recordings, dataset, key, start), remarks)
+    return Source(spec, int(dataset.total_episodes), partial(_recordings, dataset, key, start), remarks)
 
 
 def _recordings(dataset: Any, key: str | None, start: int) -> Iterator[Recording]:

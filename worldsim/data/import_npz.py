@@ -29,7 +29,7 @@ def read_npz(folder: Path, settings: ImportSettings) -> Source:
     shape = with_channels(_load(paths[0])["frames"], paths[0].name).shape[1:]
     actions = ((path.name, _load(path, only="actions")["actions"]) for path in paths)
     spec, remarks = infer_spec(folder, actions, shape, FRAMES_PER_SECOND, settings)
-    return Source(spec, partial(_recordings, paths), remarks)
+    return Source(spec, len(paths), partial(_recordings, paths), remarks)
 
 
 def _recordings(paths: list[Path]) -> Iterator[Recording]:

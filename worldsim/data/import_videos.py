@@ -36,7 +36,7 @@ def read_videos(folder: Path, settings: ImportSettings) -> Source:
     actions = ((video.name, _read_steps(steps)["actions"]) for video, steps in paths)
     (width, height), rate = _size_and_rate(videos[0])
     spec, remarks = infer_spec(folder, actions, (height, width, 3), rate, settings)
-    return Source(spec, partial(_recordings, paths, settings), remarks)
+    return Source(spec, len(paths), partial(_recordings, paths, settings), remarks)
 
 
 def read_video(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:

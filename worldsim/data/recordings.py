@@ -58,9 +58,10 @@ class Recording:
 
 @dataclass(frozen=True)
 class Source:
-    """A data set to import: its environment, its recordings in order, and what was inferred, a line each."""
+    """A data set to import: its environment, its `count` recordings in order, and what was inferred, a line each."""
 
     spec: EnvSpec
+    count: int
     recordings: Callable[[], Iterator[Recording]]
     remarks: list[str]
 

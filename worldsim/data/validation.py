@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from worldsim.data.actions import action_features
-from worldsim.data.alignment import LAGS, Alignment, align_actions, align_rewards
+from worldsim.data.alignment import LAGS, LEAST_STEPS, Alignment, align_actions, align_rewards
 from worldsim.data.motion import motion_features, shrunken
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
@@ -55,8 +55,10 @@ def validate(store: EpisodeStore, progress: bool = True) -> list[Finding]:
         raise UserError(f"{store.folder} holds 0 episodes: nothing to validate; collect or import some first")
     findings = [*_endings(store), *_tics(store), *_splits(store)]
     groups: dict[str, list[Evidence]] = {}
-    with tqdm(desc="look at episodes", unit="step", unit_scale=True, disable=not progress) as bar:
-        for policy, episodes in _chosen(store).items():
+    chosen = _chosen(store)
+    total = int(sum(store.lengths[episodes].sum() for episodes in chosen.values()))
+    with tqdm(total=total, desc="look at episodes", unit="step", unit_scale=True, disable=not progress) as bar:
+        for policy, episodes in chosen.items():
             groups[policy] = []
             for i in episodes:
                 groups[policy].append(_look(store, i))
@@ -204,7 +206,7 @@ def _duplicates(episodes: Sequence[Evidence]) -> Iterator[Finding]:
     threshold = 0.02 * float(np.median(moving))  # a lossy video changes a little where nothing moves
     still = [evidence.change <= threshold for evidence in episodes]
     share = float(np.concatenate(still).mean())
-    for period in PERIODS:
+    for period in PERIODS if sum(map(len, still)) >= LEAST_STEPS else ():
         rates = [np.concatenate([one[phase::period] for one in still]).mean() for phase in range(period)]
         if max(rates) > 0.9 and min(rates) < 0.1:
             yield Finding(
@@ -255,13 +257,13 @@ def _joined(episodes: Sequence[Evidence]) -> Iterator[Finding]:
     first = np.stack([evidence.thumbnails[0] for evidence in episodes])
     nearest = [np.sort(np.abs(first - one).mean(axis=(1, 2)))[1] for one in first]
     near = max(0.5, float(np.quantile(nearest, 0.9)))  # grey levels in which beginnings differ
-    usual = float(np.median(np.concatenate([evidence.change for evidence in episodes])))
+    steps = [np.abs(np.diff(evidence.thumbnails, axis=0)).mean(axis=(1, 2)) for evidence in episodes]
+    usual = float(np.quantile(np.concatenate(steps), 0.95))
     where = []
     for number, evidence in enumerate(episodes):
         others = np.delete(first, number, axis=0)[:64]
         away = np.array([np.abs(others - one).mean(axis=(1, 2)).min() for one in evidence.thumbnails])  # (T+1,)
-        moved = np.abs(np.diff(evidence.thumbnails, axis=0)).mean(axis=(1, 2))
-        jumps = (away[1:] <= near) & (away[:-1] > 4 * near) & (moved > max(2 * usual, 4 * near))
+        jumps = (away[1:] <= near) & (away[:-1] > 4 * near) & (steps[number] > max(1.5 * usual, 4 * near))
         where += [(number, int(t)) for t in np.flatnonzero(jumps)]
     if where:
         many = len({number for number, _ in where})
