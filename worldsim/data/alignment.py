@@ -40,7 +40,7 @@ class Alignment:
 
     `lags` are those at which the values may belong: 0 if aligned, 1 if they are recorded one step late (the value at
     t + 1 belongs to the step from frame t to frame t + 1), -1 if one step early. None: the data does not tell.
-    `reacts`: the actions answer the frames, which is where several lags may remain.
+    `reacts`: the actions answer the frames. Several lags remain where they do, and where gains are uncertain.
     """
 
     gains: tuple[float, ...]
@@ -89,14 +89,17 @@ def align_rewards(motion: Sequence[NDArray[np.float32]], rewards: Sequence[NDArr
         target = rows.take(values, lag)
         gains.append(rows.errors(before, target) - rows.errors(both, target))
     means, scores = rows.judge(gains)
-    return Alignment(means, scores, _with_gain(means, scores, LARGE_SHARE)[:1], False)
+    sure, large = _with_gain(means, scores, LARGE_SHARE), _with_gain(means, scores, LARGE_SHARE, least_score=0)
+    return Alignment(means, scores, tuple(range(large[0], sure[0] + 1)) if sure else (), False)
 
 
-def _with_gain(means: Sequence[float], scores: Sequence[float], least_share: float) -> tuple[int, ...]:
-    """The lags whose gain is certain and at least a share of the largest."""
+def _with_gain(
+    means: Sequence[float], scores: Sequence[float], least_share: float, least_score: float = LEAST_SCORE
+) -> tuple[int, ...]:
+    """The lags whose gain is as certain as `least_score` and at least a share of the largest."""
     least = least_share * max(means)
     each = zip(LAGS, means, scores, strict=True)
-    return tuple(lag for lag, mean, score in each if score >= LEAST_SCORE and mean >= least)
+    return tuple(lag for lag, mean, score in each if score >= least_score and mean >= least)
 
 
 def _react(rows: _Rows, changes: Sequence[NDArray[np.float32]], actions: Sequence[NDArray[np.float32]]) -> bool:

@@ -53,7 +53,7 @@ def validate(store: EpisodeStore, progress: bool = True) -> list[Finding]:
     """All findings, problems first. Raises UserError for a store without episodes and for damaged ones."""
     if not len(store):
         raise UserError(f"{store.folder} holds 0 episodes: nothing to validate; collect or import some first")
-    findings = [*_endings(store), *_tics(store), *_splits(store)]
+    findings, skips = [*_endings(store), *_splits(store)], list(_tics(store))
     groups: dict[str, list[Evidence]] = {}
     chosen = _chosen(store)
     total = int(sum(store.lengths[episodes].sum() for episodes in chosen.values()))
@@ -65,9 +65,9 @@ def validate(store: EpisodeStore, progress: bool = True) -> list[Finding]:
                 bar.update(int(store.lengths[i]))
     everything = [evidence for group in groups.values() for evidence in group]
     findings += [*_constant_actions(store, everything), *_rewards(everything)]
-    findings += (broken := [*_duplicates(everything), *_joined(everything)])
+    findings += (broken := [*skips, *_duplicates(everything), *_joined(everything)])
     if any(finding.problem for finding in broken):
-        text = "not judged, because it is what changes between frames that tells; mend them and validate again"
+        text = "not judged: it is what changes from frame to frame that tells; mend the frames and validate again"
         return _sorted([*findings, Finding(False, "alignment", text)])
     for policy, group in groups.items():
         of = f" ({policy})" if len(groups) > 1 else ""
@@ -296,7 +296,12 @@ def _action_lag(episodes: Sequence[Evidence], of: str) -> Iterator[Finding]:
 
 def _reward_lag(episodes: Sequence[Evidence], of: str) -> Iterator[Finding]:
     found = align_rewards([evidence.motion for evidence in episodes], [evidence.rewards for evidence in episodes])
-    lag, why = (found.lags[0], _gains(found)) if found.lags else _odd_rewards(episodes)
+    if len(found.lags) > 1 and 0 in found.lags:
+        which = _list([f"{lag:+d}" for lag in found.lags])
+        text = f"rewards{of} may belong at lag {which} ({_gains(found)}){_too_few(episodes)}"
+        yield Finding(False, "alignment", text)
+        return
+    lag, why = (found.lags[-1], _gains(found)) if found.lags else _odd_rewards(episodes)
     if lag is None:
         yield Finding(False, "alignment", f"rewards{of}: frames do not tell when they were earned{_too_few(episodes)}")
     elif lag == 0:
