@@ -53,9 +53,12 @@ def take_episodes(source: EpisodeStore, run: Path, compression: str) -> EpisodeS
 
 
 def with_cost_of(config: RunConfig, source: EpisodeStore) -> RunConfig:
-    """The config with the tics that the source has in place of those that round 0 would play."""
-    tics = [source.total_tics(), *config.collect.tics[1:]]
-    return replace(config, collect=replace(config.collect, tics=tics))
+    """The config as it will be walked: with the tics of the source in place of those that round 0 would play, and
+    without later rounds where there is no env to play them in.
+    """
+    later = config.collect.tics[1:] if has_real_env(source.spec) else []
+    collect = replace(config.collect, tics=[source.total_tics(), *later])
+    return replace(config, collect=collect, rounds=1 + len(later))
 
 
 def describe_end(spec: EnvSpec, world_model: Path) -> str:
