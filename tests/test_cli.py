@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.commands import command, said
@@ -19,7 +20,7 @@ from worldsim.evaluation.pictures import write_pictures
 from worldsim.model_folder import save_model
 from worldsim.workflow import showing
 
-COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render", "models", "pull", "push")
+COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render", "data", "models", "pull", "push")
 Refused = Callable[..., str]
 
 
@@ -339,3 +340,52 @@ def test_help_comes_at_once() -> None:
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "worldsim", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("worldsim ")
+
+
+# --- data ------------------------------------------------------------------------------------------------------------
+
+
+def test_data_goes_in_is_looked_at_and_comes_out(
+    refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "npz").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(3):
+        frames, actions = random.integers(0, 255, (31, 8, 8, 3), np.uint8), random.integers(0, 3, 30)
+        np.savez(tmp_path / "npz" / f"{number}.npz", frames=frames, actions=actions, rewards=actions.astype(np.float32))
+    assert main(["data", "import", "npz", "store", "--size", "4x4"]) == 0
+    assert "Discrete(3)" in capsys.readouterr().out
+    assert main(["data", "info", "store"]) == 0
+    assert "2 train, 1 held_out" in capsys.readouterr().out
+    assert (tmp_path / "store" / "contact_sheet.png").exists()
+    assert main(["data", "validate", "store"]) == 0
+    assert main(["data", "export", "store", "--npz", "out"]) == 0
+    assert len(list((tmp_path / "out").glob("*.npz"))) == 3
+    np.savez(tmp_path / "npz" / "0.npz", frames=frames, actions=np.zeros(31, np.int64), rewards=np.zeros(31))
+    assert "31 actions for 31 frames" in refused("data", "import", "npz", "other")
+
+
+def test_validation_that_finds_a_problem_ends_with_code_2(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "npz").mkdir()
+    frames = np.random.default_rng(0).integers(0, 255, (31, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "npz" / "0.npz", frames=frames, actions=np.zeros(30, np.int64), rewards=np.zeros(30))
+    assert main(["data", "import", "npz", "store"]) == 0
+    assert "1 problem to mend" in refused("data", "validate", "store")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("data", "ACTION"),
+        ("data look", "choose from"),
+        ("data import nowhere store", "neither a folder"),
+        ("data import . store", "0 episodes"),
+        ("data import . store --size 64", "HEIGHTxWIDTH"),
+        ("data import . store --held-out 0.9", "held-out"),
+        ("data validate .", "no episode store"),
+        ("data info .", "no episode store"),
+        ("data export .", "--minari"),
+    ],
+)
+def test_data_that_cannot_be(refused: Refused, arguments: str, expected: str) -> None:
+    assert expected in refused(*arguments.split())

@@ -15,6 +15,7 @@ class CollectConfig:
     """Real data."""
 
     tics: list[int] = field(default_factory=lambda: [40_000])  # steps of the underlying env, one budget per round
+    source: str | None = None  # a folder of episodes to take in round 0 instead of playing; its tics count, not `tics`
     workers: int = 2  # processes, each with a shard of its own
     stickiness: str = "mixed"  # of the random policy of round 0: a probability, or "mixed": one per episode
     # Options for `env.reset` in round 0, such as a wider range of first states: random play alone goes few places.

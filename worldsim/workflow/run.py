@@ -12,6 +12,7 @@ import torch
 
 from worldsim.config import differences, to_dict
 from worldsim.data.files import explained, write_json
+from worldsim.data.import_episodes import has_real_env
 from worldsim.device import choose_device, choose_precision, describe
 from worldsim.errors import UserError
 from worldsim.memory import keep_freed_memory
@@ -20,6 +21,7 @@ from worldsim.workflow.checks import check_environment, check_settings
 from worldsim.workflow.clock import StageClock
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.cost import describe_cost
+from worldsim.workflow.sources import describe_end, open_source, with_cost_of
 from worldsim.workflow.verdict import evaluate_run
 
 CONFIG = "config.json"
@@ -33,26 +35,28 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
     """Walk the stages in `folder`; run again, it skips what is finished and goes on with the rest.
 
     until: a name in UNTIL; the walk stops after that stage of the last round. With "collect" and "tokenizer", which
-    later rounds cannot repeat without a policy, it stops in round 0. Returns the verdict if it was reached. Raises
-    UserError for a config that contradicts what is on disk.
+    later rounds cannot repeat without a policy, it stops in round 0. On recordings without a real env
+    (`collect.source`) it always ends with the world model. Returns the verdict if it was reached. Raises UserError
+    for a config that contradicts what is on disk.
     """
     if until not in UNTIL:
         raise UserError(f"until={until!r}: expected one of {', '.join(UNTIL)}")
     check_settings(config)
     check_same_run(config, folder)
     machine = choose_machine(config)
-    spec = stages.environment_spec(config)
+    source = open_source(config)
+    spec = stages.environment_spec(config, source)
     check_environment(config, spec)
     with explained("start the run", folder):
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / CONFIG, to_dict(config))
     say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
-    say(describe_cost(config, spec))
+    say(describe_cost(config if source is None else with_cost_of(config, source), spec))
     clock = StageClock(folder / "seconds.json")
 
     for number in range(config.rounds):
         with clock.measure(f"round {number}: collect"):
-            store = stages.collect_episodes(config, folder, spec, number, machine)
+            store = stages.collect_episodes(config, folder, spec, source, number, machine)
         if until == "collect":
             return None
         with clock.measure("tokenizer"):
@@ -64,7 +68,10 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
         with clock.measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
         with clock.measure(f"round {number}: world model"):
-            stages.save_world_model(config, folder, number, store, latents, tokenizer, learner, machine)
+            world_model = stages.save_world_model(config, folder, number, store, latents, tokenizer, learner, machine)
+        if source is not None and not has_real_env(spec):
+            say(describe_end(spec, world_model))
+            return None
         if until == "dynamics" and number == config.rounds - 1:
             return None
         with clock.measure(f"round {number}: agent"):

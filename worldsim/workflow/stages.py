@@ -17,6 +17,7 @@ from worldsim.agents.policy_io import save_policy
 from worldsim.data.collection import collect
 from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained
+from worldsim.data.import_episodes import has_real_env
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dream import DreamVectorEnv
@@ -35,6 +36,7 @@ from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import TENSORBOARD, fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
+from worldsim.workflow.sources import take_episodes
 from worldsim.world_model import WorldModel
 
 RELEASED_CONTEXTS = 512  # start contexts that travel with a model, a quarter of them first frames of episodes
@@ -72,8 +74,10 @@ def round_folders(run: Path, round_number: int) -> RoundFolders:
     )
 
 
-def environment_spec(config: RunConfig) -> EnvSpec:
-    """What the real env of `config` is."""
+def environment_spec(config: RunConfig, source: EpisodeStore | None = None) -> EnvSpec:
+    """What the real env of `config` is; that of the episodes brought along, if they have none that can be made."""
+    if source is not None and not has_real_env(source.spec):
+        return source.spec
     env = envs.make(config.env)
     try:
         return EnvSpec.from_dict(envs.describe(env, config.env))
@@ -81,12 +85,17 @@ def environment_spec(config: RunConfig) -> EnvSpec:
         env.close()
 
 
-def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: int, machine: Machine) -> EpisodeStore:
+def collect_episodes(
+    config: RunConfig, run: Path, spec: EnvSpec, source: EpisodeStore | None, round_number: int, machine: Machine
+) -> EpisodeStore:
     """Real episodes: round 0 with a sticky random policy, later rounds with the newest policy and some noise.
 
-    The store shows the rounds up to this one, so that a rerun finds every stage as it was.
+    With a source, round 0 takes its episodes instead. The store shows the rounds up to this one, so that a rerun finds
+    every stage as it was.
     Raises UserError if they are too few to hold some out.
     """
+    if source is not None and round_number == 0:
+        return _checked(take_episodes(source, run, config.collect.compression), config)
     if round_number == 0:
         stickiness = config.collect.stickiness
         make_policy: Any = partial(
@@ -121,10 +130,18 @@ def collect_episodes(config: RunConfig, run: Path, spec: EnvSpec, round_number: 
         reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,
     ).through_round(round_number)
+    return _checked(store, config)
+
+
+def _checked(store: EpisodeStore, config: RunConfig) -> EpisodeStore:
+    """The store, if it holds episodes of both splits."""
     if not len(store.indices("train")) or not len(store.indices("held_out")):
+        where = f"collect.tics={config.collect.tics}"
+        if config.collect.source is not None:
+            where = f"collect.source={config.collect.source}"
         raise UserError(
-            f"collect.tics={config.collect.tics} gave {len(store)} episodes: expected enough to train on and to hold "
-            f"out a share of {config.collect.held_out_fraction}; ask for more tics or a larger share"
+            f"{where} gave {len(store)} episodes: expected enough to train on and to hold "
+            f"out a share of {config.collect.held_out_fraction}; ask for more of them or a larger share"
         )
     return store
 

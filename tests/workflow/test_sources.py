@@ -1,0 +1,91 @@
+"""Runs on episodes that were brought along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.commands import command
+from tests.data.counting import assert_same
+from worldsim.cli import main
+from worldsim.config import load_config, resolve_config_path
+from worldsim.data.export_episodes import export_npz
+from worldsim.data.import_episodes import import_episodes
+from worldsim.data.recordings import ImportSettings
+from worldsim.data.store import EpisodeStore
+from worldsim.errors import UserError
+from worldsim.workflow.config import RunConfig
+from worldsim.workflow.run import run
+
+pytestmark = pytest.mark.timeout(1200)
+
+
+def recordings(finished_run: Path, folder: Path) -> Path:
+    """The episodes of a run as somebody else's: scaled, so that no env of ours shows such frames."""
+    npz = export_npz(EpisodeStore.open(finished_run / "episodes"), folder / "npz", progress=False)
+    import_episodes(npz, folder / "episodes", ImportSettings(size=(8, 24)), progress=False)
+    return folder / "episodes"
+
+
+def test_recordings_without_an_env_end_with_a_world_model(finished_run: Path, tmp_path: Path) -> None:
+    source = recordings(finished_run, tmp_path)
+    folder = tmp_path / "run"
+    arguments = ("run", "debug", f"collect.source={source}", "threads=1", "tokenizer.merge=[1,1]", "--folder", folder)
+    outcome = command(*arguments, log=tmp_path / "log")
+    assert outcome.code == 0, outcome.errors
+    assert "no real env" in outcome.output
+    assert (folder / "round-00" / "world_model" / "dynamics.safetensors").exists()
+    assert not (folder / "round-00" / "agent").exists()
+    assert not (folder / "verdict.json").exists()
+    taken = EpisodeStore.open(folder / "episodes")
+    assert {one.round for one in taken} == {0}
+    assert taken.total_tics() == EpisodeStore.open(source).total_tics()
+    weights = (folder / "round-00" / "world_model" / "dynamics.safetensors").read_bytes()
+    assert command(*arguments, log=tmp_path / "log").code == 0  # finds everything done
+    assert (folder / "round-00" / "world_model" / "dynamics.safetensors").read_bytes() == weights
+    dream = command("dream", folder, "--random", "--steps", "3", "--out", tmp_path / "dream.mp4", log=tmp_path / "log")
+    assert dream.code == 0, dream.errors
+
+
+def test_episodes_of_the_same_env_replace_round_0(finished_run: Path, tmp_path: Path) -> None:
+    source = finished_run / "episodes"
+    config = load_config(RunConfig, resolve_config_path("debug"), [f"collect.source={source}", "threads=1"])
+    run(config, tmp_path / "run", print, until="collect")
+    taken, given = EpisodeStore.open(tmp_path / "run" / "episodes"), EpisodeStore.open(source)
+    assert taken.spec == given.spec
+    assert len(taken) == len(given)
+    assert_same(taken[0], given[0])
+    with taken.writer("round00-source") as writer:
+        assert len(writer.entries) == len(given)
+    run(config, tmp_path / "run", print, until="collect")
+    assert len(EpisodeStore.open(tmp_path / "run" / "episodes")) == len(given)
+
+
+def test_a_source_that_does_not_fit(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = finished_run / "episodes"
+    for arguments, expected in (
+        ((f"collect.source={source}", "env.frame_skip=2"), "env.frame_skip"),
+        ((f"collect.source={tmp_path / 'none'}",), "no episode store"),
+    ):
+        assert main(["run", "debug", *arguments, "--folder", str(tmp_path / "run")]) == 2
+        assert expected.removeprefix("env.") in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+def test_a_run_keeps_to_its_source(finished_run: Path, tmp_path: Path) -> None:
+    given = EpisodeStore.open(finished_run / "episodes")
+    other = EpisodeStore.create(tmp_path / "other", given.spec)
+    with other.writer("a") as writer:
+        writer.append(given[1])
+        writer.append(given[0])
+    path = resolve_config_path("debug")
+    for source in (tmp_path / "other", finished_run / "episodes"):
+        config = load_config(RunConfig, path, [f"collect.source={source}", "collect.held_out_fraction=0.5"])
+        (tmp_path / "run" / "config.json").unlink(missing_ok=True)
+        if source == tmp_path / "other":
+            assert {given[0].split, given[1].split} == {"train", "held_out"}
+            run(config, tmp_path / "run", print, until="collect")
+        else:
+            with pytest.raises(UserError, match="other episodes"):
+                run(config, tmp_path / "run", print, until="collect")
