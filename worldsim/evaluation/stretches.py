@@ -179,13 +179,17 @@ def exchanged_actions(stretches: Stretches, seed: int = 0) -> Tensor:
     The donors are drawn so that their actions differ from the row's own where any row's do: a dream that ignores
     actions cannot hide behind equal ones.
     """
-    own, known = stretches.future_actions, stretches.future_present
-    tiled = torch.stack(
-        [row[torch.arange(len(row)) % max(1, int(count))] for row, count in zip(own, known.sum(1), strict=True)]
-    )
+    tiled = repeated_actions(stretches, stretches.horizon)
     random = np.random.default_rng(seed)
     donors = [_donor(tiled, row, random) for row in range(len(tiled))]
     return tiled[donors]
+
+
+def repeated_actions(stretches: Stretches, steps: int) -> Tensor:
+    """Each row's known future actions, from their beginning again where they run out: (B, steps[, A])."""
+    own, known = stretches.future_actions, stretches.future_present
+    rows = zip(own, known.sum(1), strict=True)
+    return torch.stack([row[torch.arange(steps) % max(1, int(count))] for row, count in rows])
 
 
 def _donor(actions: Tensor, row: int, random: np.random.Generator) -> int:
