@@ -81,7 +81,7 @@ def play_branches(
 
     Where one did not, the env does not repeat itself and nothing can be said about that moment.
     """
-    count, sequences, steps = actions.shape[:3]
+    count, sequences = actions.shape[:2]
     frames = np.zeros((count, sequences, pictures, *store.spec.frame_shape), np.uint8)
     present = np.zeros((count, sequences, pictures), np.bool_)
     returns, repeated = np.zeros((count, sequences)), np.ones(count, np.bool_)
@@ -232,7 +232,7 @@ def _go_on(
     return total
 
 
-def _right_branch(truth: NDArray[np.float32], dream: NDArray[np.float32]) -> float:
+def _right_branch(truth: NDArray[np.floating], dream: NDArray[np.floating]) -> float:
     """How often a dreamt branch (S, K, pixels) is nearest to its own real one; equal real branches share a hit."""
     hits = []
     for real_frames, dreamt_frames in zip(truth, dream, strict=True):

@@ -67,7 +67,7 @@ class Replays:
     @property
     def survival(self) -> NDArray[np.float64]:
         """(B, L): the dream's probability that a row still goes on after each step."""
-        return np.cumprod(1 - self.hazards, axis=1)
+        return np.cumprod(1 - self.hazards, axis=1, dtype=np.float64)
 
     @property
     def dreamt_returns(self) -> NDArray[np.float64]:
