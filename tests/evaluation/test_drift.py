@@ -22,7 +22,9 @@ def test_sharpness_by_hand() -> None:
 
 def test_a_dream_of_real_frames_does_not_drift(store: EpisodeStore) -> None:
     stretches = draw_stretches(store, 8, horizon=12, context_frames=3)
-    drift = measure_drift(cast(Any, Oracle()), stretches, 100)
+    drift, frames = measure_drift(cast(Any, Oracle()), stretches, 100)
+    assert len(frames) == len(drift["steps_measured"])
+    assert (frames.max((1, 2, 3)) == 200).all()  # the column is always there
     assert drift["steps_measured"][0] == 1
     assert drift["steps_measured"][-1] == 100
     assert drift["round_trip"] == pytest.approx([0] * len(drift["steps_measured"]), abs=1e-6)

@@ -161,29 +161,35 @@ def dream_branches(
 def compare_effects(real: Branches, dreamt: Branches) -> dict[str, Any]:
     """Whether an action does in the dream what it does in reality, after 1, ..., P steps, as JSON types.
 
-    The effect of a branch is how its frame differs from the mean of its moment's branches. effect_correlation: between
-    the real and the dreamt effects, over all pixels. effect_size: rms of the dreamt effects over that of the real
-    ones. right_branch: how often a dreamt frame is nearest to the real frame of its own actions, of those of all the
-    moment's branches (equal ones share), beside chance. Moments where some branch has ended are left out of a step;
-    None where none is left or nothing has an effect. moments: how many were used at each step.
+    Compared are the branches that still go on in reality, at moments where at least two do (`moments`: how many). The
+    effect of a branch is how its frame differs from the mean of its moment's branches. effect_correlation: between the
+    real and the dreamt effects, over all pixels. effect_size: rms of the dreamt effects over that of the real ones.
+    right_branch: how often a dreamt frame is nearest to the real frame of its own actions, of all that are compared
+    (equal ones share), and chance: of a guess. None where nothing can be compared or nothing has an effect.
     """
     steps = real.frames.shape[2]
-    sequences = real.frames.shape[1]
-    result: dict[str, Any] = {"steps": list(range(1, steps + 1)), "moments": [], "chance": 1 / sequences}
-    for name in ("effect_correlation", "effect_size", "right_branch"):
-        result[name] = []
+    result: dict[str, Any] = {"steps": list(range(1, steps + 1)), "moments": []}
+    names = ("effect_correlation", "effect_size", "right_branch", "chance")
+    result |= {name: [] for name in names}
     for t in range(steps):
-        rows = real.present[:, :, t].all(1)
-        result["moments"].append(int(rows.sum()))
-        truth, dream = (part.frames[rows, :, t].astype(np.float32) / 255 for part in (real, dreamt))
-        truth, dream = (part.reshape(*part.shape[:2], -1) for part in (truth, dream))  # (S, K, pixels)
-        true_effect, dreamt_effect = (part - part.mean(1, keepdims=True) for part in (truth, dream))
-        size = float(np.sqrt((true_effect**2).sum()))
-        dreamt_size = float(np.sqrt((dreamt_effect**2).sum()))
-        product = float((true_effect * dreamt_effect).sum())
-        result["effect_correlation"].append(product / (size * dreamt_size) if size and dreamt_size else None)
-        result["effect_size"].append(dreamt_size / size if size else None)
-        result["right_branch"].append(_right_branch(truth, dream) if size else None)
+        rows = np.flatnonzero(real.present[:, :, t].sum(1) >= 2)
+        true_square, dreamt_square, product = 0.0, 0.0, 0.0
+        hits, guesses = [], []
+        for row in rows:
+            going = real.present[row, :, t]
+            truth, dream = (part.frames[row, going, t].reshape(int(going.sum()), -1) / 255 for part in (real, dreamt))
+            true_effect, dreamt_effect = truth - truth.mean(0), dream - dream.mean(0)
+            true_square += float((true_effect**2).sum())
+            dreamt_square += float((dreamt_effect**2).sum())
+            product += float((true_effect * dreamt_effect).sum())
+            hits.append(_right_branch(truth, dream))
+            guesses.append(1 / going.sum())
+        both = (true_square * dreamt_square) ** 0.5
+        result["moments"].append(len(rows))
+        result["effect_correlation"].append(product / both if both else None)
+        result["effect_size"].append((dreamt_square / true_square) ** 0.5 if true_square else None)
+        result["right_branch"].append(float(np.mean(hits)) if true_square else None)
+        result["chance"].append(float(np.mean(guesses)) if true_square else None)
     return result
 
 
@@ -232,11 +238,8 @@ def _go_on(
     return total
 
 
-def _right_branch(truth: NDArray[np.floating], dream: NDArray[np.floating]) -> float:
-    """How often a dreamt branch (S, K, pixels) is nearest to its own real one; equal real branches share a hit."""
-    hits = []
-    for real_frames, dreamt_frames in zip(truth, dream, strict=True):
-        distance = ((dreamt_frames[:, None] - real_frames[None]) ** 2).mean(-1)  # (K dreamt, K real)
-        nearest = distance <= distance.min(1, keepdims=True) + 1e-9
-        hits.append((nearest.diagonal() / nearest.sum(1)).mean())
-    return float(np.mean(hits))
+def _right_branch(truth: NDArray[np.float64], dream: NDArray[np.float64]) -> float:
+    """How often a dreamt branch (K, pixels) is nearest to its own real one; equal real branches share a hit."""
+    distance = ((dream[:, None] - truth[None]) ** 2).mean(-1)  # (K dreamt, K real)
+    nearest = distance <= distance.min(1, keepdims=True) + 1e-9
+    return float((nearest.diagonal() / nearest.sum(1)).mean())

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.evaluation.stretches import Stretches, decode, encode, repeated_actions, start_dreams
@@ -23,32 +25,40 @@ def measure_drift(
     seed: int = 0,
     temperature: float | None = None,
     on_frames: Callable[[int], object] | None = None,
-) -> dict[str, Any]:
-    """Dreams of `steps` frames from each start, along its actions again and again, as JSON types.
+) -> tuple[dict[str, Any], NDArray[np.uint8]]:
+    """Dreams of `steps` frames from each start, along its actions again and again; measures as JSON types.
 
     At each of `steps_measured`: latent_rms (unit scale), sharpness (mean absolute difference of neighbouring pixels in
     grey levels), round_trip (rms of encode(decode(z)) - z over the rms of z: a frame that no real frame looks like does
-    not come back), memory_megabytes (of this process; None where the system does not tell). `real` has the first three
-    of the real frames that follow the same starts.
+    not come back), alive (mean probability that the dream has not ended: what follows an ending was never trained),
+    memory_megabytes (of this process; None where the system does not tell). `real` has the first three of the real
+    frames that follow the same starts. The frames returned are those of the first row at each measurement,
+    (measurements, H, W, C).
     """
     actions = repeated_actions(stretches, steps)
     every = max(1, steps // MEASUREMENTS)
     known = stretches.future[stretches.future_present]  # (frames, H, W, C)
-    result: dict[str, Any] = {"steps_measured": [], "memory_megabytes": [], "rows": len(stretches)}
+    result: dict[str, Any] = {"steps_measured": [], "memory_megabytes": [], "alive": [], "rows": len(stretches)}
     names = ("latent_rms", "sharpness", "round_trip")
     result |= {name: [] for name in names}
+    shown: list[NDArray[np.uint8]] = []
+    alive = torch.ones(len(stretches))
     state = start_dreams(model, stretches, seed=seed)
     for t in range(1, steps + 1):
         state, step = model.step(state, actions[:, t - 1], temperature=temperature)
+        alive *= 1 - step.termination_probability.float().cpu()
         if on_frames is not None:
             on_frames(len(stretches))
         if t == 1 or t % every == 0:
-            for name, value in zip(names, _looks(model, step.latents.float().cpu()), strict=True):
+            *looks, frames = _looks(model, step.latents.float().cpu())
+            for name, value in zip(names, looks, strict=True):
                 result[name].append(value)
+            shown.append(frames[0])
             result["steps_measured"].append(t)
+            result["alive"].append(float(alive.mean()))
             result["memory_megabytes"].append(resident_megabytes())
-    real = encode(model, known[None])[0].cpu()
-    return {**result, "real": dict(zip(names, _looks(model, real), strict=True))}
+    *looks, _ = _looks(model, encode(model, known[None])[0].cpu())
+    return {**result, "real": dict(zip(names, looks, strict=True))}, np.stack(shown)
 
 
 def sharpness(frames: Tensor) -> float:
@@ -68,9 +78,10 @@ def resident_megabytes() -> float | None:
     return None if kilobytes is None else int(kilobytes) / 1024
 
 
-def _looks(model: WorldModel, latents: Tensor) -> tuple[float, float, float]:
-    """latent_rms, sharpness and round_trip of latents (B, N, D)."""
-    frames = torch.from_numpy(decode(model, latents[None])[0])
-    back = encode(model, frames[None])[0].cpu()
+def _looks(model: WorldModel, latents: Tensor) -> tuple[float, float, float, NDArray[np.uint8]]:
+    """latent_rms, sharpness and round_trip of latents (B, N, D), and their frames (B, H, W, C)."""
+    frames = decode(model, latents[None])[0]
+    shown = torch.from_numpy(frames)
+    back = encode(model, shown[None])[0].cpu()
     size = latents.square().mean().sqrt().clamp(min=1e-9)
-    return float(size), sharpness(frames), float((back - latents).square().mean().sqrt() / size)
+    return float(size), sharpness(shown), float((back - latents).square().mean().sqrt() / size), frames

@@ -1,7 +1,7 @@
 """Can one see in the dream which action was taken? A small network learns it from real frames and reads dreamt ones.
 
-It sees three frames in a row and tells the action that led to the last. Three, because where actions accelerate things
-two frames cannot tell them apart.
+It sees four frames in a row and tells the action that led to the third. Where actions accelerate things they show only
+in how the motion before a frame differs from the motion after it.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from worldsim.data.episode import EnvSpec
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.stretches import Stretches, draw_stretches
 
+SEEN = 4  # frames
+ASKED = 2  # the frame whose action is told
 WIDEST = 64  # pixels: larger frames are shrunk to this
 
-# uint8 frames (B, 3, H, W, C), the action that led to the last one (B[, A]) and to the middle one.
-Triples = tuple[Tensor, Tensor, Tensor]
+# uint8 frames (B, SEEN, H, W, C), the action that led to frame ASKED (B[, A]), and the one before that.
+Windows = tuple[Tensor, Tensor, Tensor]
 
 
 def train_inverse_dynamics(
     spec: EnvSpec,
-    triples: Triples,
+    windows: Windows,
     *,
     updates: int = 400,
     batch: int = 128,
     seed: int = 0,
     on_update: Callable[[int], object] | None = None,
 ) -> nn.Module:
-    """A network from triples of frames to the action's features: logits if it is discrete, else values in [-1, 1].
+    """A network from windows of frames to the action's features: logits if it is discrete, else values in [-1, 1].
 
     The same seed and the same number of threads give the same network.
     """
-    frames, actions, _ = triples
+    frames, actions, _ = windows
     targets = action_features(spec, actions)
     generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
@@ -59,24 +61,24 @@ def train_inverse_dynamics(
     return network.eval().requires_grad_(False)
 
 
-def score_inverse_dynamics(spec: EnvSpec, network: nn.Module, triples: Triples) -> dict[str, float]:
-    """How well the network tells the actions of `triples`.
+def score_inverse_dynamics(spec: EnvSpec, network: nn.Module, windows: Windows) -> dict[str, float]:
+    """How well the network tells the actions of `windows`.
 
-    Discrete: accuracy, and changed_accuracy over the triples whose two actions differ, where repeating the action
-    seen before does not help (left out where there are none); triples, changed: how many. Box: r2 (1: exact, 0: no
+    Discrete: accuracy, and changed_accuracy over the windows whose two actions differ, where repeating the action
+    seen before does not help (left out where there are none); windows, changed: how many. Box: r2 (1: exact, 0: no
     better than the mean action).
     """
-    frames, actions, before = triples
+    frames, actions, before = windows
     told = torch.cat([network(_seen(part)) for part in frames.split(256)])
     if spec.action_shape:
         truth = action_features(spec, actions)
         unexplained = (told - truth).square().sum() / (truth - truth.mean(0)).square().sum().clamp(min=1e-9)
-        return {"r2": 1 - float(unexplained), "triples": float(len(actions))}
+        return {"r2": 1 - float(unexplained), "windows": float(len(actions))}
     right = told.argmax(1) == actions
     changed = actions != before
     scores = {
         "accuracy": float(right.float().mean()),
-        "triples": float(len(actions)),
+        "windows": float(len(actions)),
         "changed": float(changed.sum()),
     }
     return {**scores, "changed_accuracy": float(right[changed].float().mean())} if changed.any() else scores
@@ -89,34 +91,34 @@ def chance(spec: EnvSpec, actions: Tensor) -> float:
     return float(torch.bincount(actions).max() / len(actions))
 
 
-def recorded_triples(store: EpisodeStore, count: int, split: str, seed: int = 0) -> Triples:
-    """Up to `count` triples drawn uniformly from the real episodes of a split."""
-    stretches = draw_stretches(store, count, horizon=2, context_frames=1, seed=seed, split=split)
-    return triples_of(stretches, stretches.future, 2)
+def recorded_windows(store: EpisodeStore, count: int, split: str, seed: int = 0) -> Windows:
+    """Up to `count` windows drawn uniformly from the real episodes of a split."""
+    stretches = draw_stretches(store, count, horizon=SEEN - 1, context_frames=1, seed=seed, split=split)
+    return windows_of(stretches, stretches.future)
 
 
-def triples_of(stretches: Stretches, future: Tensor, steps: int) -> Triples:
-    """Every triple within the last frame seen and the `steps` frames after it, as far as the real episodes go.
+def windows_of(stretches: Stretches, future: Tensor) -> Windows:
+    """All windows within the last frame seen and the S frames after it, as far as the real episodes go.
 
-    future: uint8 (B, >= steps, H, W, C), the real frames, or dreamt or reconstructed ones in their place: the last
-    frame seen then is used only where it is real, which is the first frame of a first triple.
+    future: uint8 (B, S, H, W, C), the real frames, or dreamt or reconstructed ones in their place. The last frame seen
+    is a real one: it can only be the first of a window.
     """
-    first = stretches.context_frames - 1
-    shown = torch.cat([stretches.frames[:, first : first + 1], future[:, :steps]], dim=1)  # (B, 1 + steps, H, W, C)
+    first, steps = stretches.context_frames - 1, future.shape[1]
+    shown = torch.cat([stretches.frames[:, first : first + 1], future], dim=1)  # (B, 1 + S, H, W, C)
     actions, known = (part[:, first : first + 1 + steps] for part in (stretches.actions, stretches.present))
-    frames, last, middle = [], [], []
-    for t in range(2, 1 + steps):
-        rows = known[:, t]
-        frames.append(shown[rows, t - 2 : t + 1])
-        last.append(actions[rows, t])
-        middle.append(actions[rows, t - 1])
-    return torch.cat(frames), torch.cat(last), torch.cat(middle)
+    frames, asked, before = [], [], []
+    for begin in range(2 + steps - SEEN):
+        rows = known[:, begin + SEEN - 1]
+        frames.append(shown[rows, begin : begin + SEEN])
+        asked.append(actions[rows, begin + ASKED])
+        before.append(actions[rows, begin + ASKED - 1])
+    return torch.cat(frames), torch.cat(asked), torch.cat(before)
 
 
 def _seen(frames: Tensor) -> Tensor:
-    """(B, 3, H, W, C) uint8 -> (B, 3 C, h, w): the middle frame and how it differs from those around it."""
-    before, middle, after = (part.movedim(-1, 1).float() / 255 for part in frames.unbind(1))
-    seen = torch.cat([middle - 0.5, middle - before, after - middle], dim=1)  # (B, 3 C, H, W)
+    """(B, SEEN, H, W, C) uint8 -> (B, SEEN C, h, w): the frame asked about, and each frame less the one before it."""
+    images = frames.movedim(-1, 2).float() / 255  # (B, SEEN, C, H, W)
+    seen = torch.cat([images[:, ASKED : ASKED + 1] - 0.5, images.diff(dim=1)], dim=1).flatten(1, 2)
     shrink = -(-max(seen.shape[-2:]) // WIDEST)
     return F.avg_pool2d(seen, shrink, ceil_mode=True) if shrink > 1 else seen
 
