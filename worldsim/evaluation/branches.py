@@ -24,6 +24,7 @@ from worldsim.world_model import WorldModel
 
 SEQUENCES = 5
 CONSTANTS = 3  # of the sequences hold one action
+PICTURES = 8  # steps of a branch whose frames are compared, where it has so many
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,15 @@ def play_branches(
     moments: Sequence[tuple[int, int]],
     actions: NDArray[Any],
     *,
-    pictures: int = 8,
+    pictures: int = PICTURES,
     on_branch: Callable[[int], object] | None = None,
 ) -> tuple[Branches, NDArray[np.bool_]]:
     """The branches in the real env, and bool (S,): at which moments each of them began at the recorded frame.
 
     Where one did not, the env does not repeat itself and nothing can be said about that moment.
     """
-    count, sequences = actions.shape[:2]
+    count, sequences, steps = actions.shape[:3]
+    pictures = min(pictures, steps)
     frames = np.zeros((count, sequences, pictures, *store.spec.frame_shape), np.uint8)
     present = np.zeros((count, sequences, pictures), np.bool_)
     returns, repeated = np.zeros((count, sequences)), np.ones(count, np.bool_)
@@ -134,7 +136,7 @@ def dream_branches(
     actions: NDArray[Any],
     *,
     context_frames: int,
-    pictures: int = 8,
+    pictures: int = PICTURES,
     seed: int = 0,
     temperature: float | None = None,
     on_frames: Callable[[int], object] | None = None,
@@ -142,6 +144,7 @@ def dream_branches(
     """The same branches in the dream. All of a moment's branches meet the same noise, so only actions differ."""
     stretches = read_stretches(store, moments, horizon=0, context_frames=context_frames)
     count, sequences, steps = actions.shape[:3]
+    pictures = min(pictures, steps)
     frames = np.zeros((count, sequences, pictures, *store.spec.frame_shape), np.uint8)
     returns = np.zeros((count, sequences))
     for k in range(sequences):

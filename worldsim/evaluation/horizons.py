@@ -46,12 +46,19 @@ def draw_dreams(
     temperature: float | None = None,
     on_frames: Callable[[int], object] | None = None,
 ) -> Draws:
-    """`count` dreams from each start and one along exchanged actions. `on_frames` is told of frames made."""
-    made = []
-    for actions, number in [(None, number) for number in range(count)] + [(exchanged_actions(stretches, seed), 0)]:
-        made.append(dream_along(model, stretches, actions, seed=seed + SEEDS_APART * number, temperature=temperature))
-        if on_frames is not None:
-            on_frames(len(stretches) * stretches.horizon)
+    """`count` dreams from each start and one along exchanged actions. `on_frames`: as in `dream_along`."""
+    plans = [(None, number) for number in range(count)] + [(exchanged_actions(stretches, seed), 0)]
+    made = [
+        dream_along(
+            model,
+            stretches,
+            actions,
+            seed=seed + SEEDS_APART * number,
+            temperature=temperature,
+            on_frames=on_frames,
+        )
+        for actions, number in plans
+    ]
     return Draws(tuple(made[:count]), made[count])
 
 
