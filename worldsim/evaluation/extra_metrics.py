@@ -16,6 +16,7 @@ from worldsim.evaluation.vmaf import vmaf_by_frame
 from worldsim.world_model import WorldModel
 
 NEAR, FAR = (1, 8), (33, 64)  # steps ahead, both included
+SETS = 7  # of frames: other moments, and real, rebuilt and dreamt ones near and far
 
 
 def frechet_distances(
@@ -28,13 +29,22 @@ def frechet_distances(
     most_frames: int = 256,
     seed: int = 0,
     split: str = "held_out",
+    on_set: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
     """FD-EffNetLite0 to real held-out frames of other moments, all sets of the same size, as JSON types.
 
     frames: that size, on which distances depend. For frames NEAR and FAR ahead, as far as episodes go on so long: the
     steps, and the distance of the real frames that the dreams should show (the floor), of these encoded and decoded
-    (tokenizer), and of the dreamt ones (latents, (B, K, N, D)). {} with fewer than 2 frames.
+    (tokenizer), and of the dreamt ones (latents, (B, K, N, D)). {} with fewer than 2 frames. `on_set` is told of each
+    of up to SETS sets of frames that the encoder has seen.
     """
+
+    def seen(frames: Tensor) -> Tensor:
+        features = encoder(frames)
+        if on_set is not None:
+            on_set(1)
+        return features
+
     places = {
         name: (steps, *_steps_between(stretches, *steps, seed=seed)) for name, steps in (("near", NEAR), ("far", FAR))
     }
@@ -43,7 +53,7 @@ def frechet_distances(
         return {}
     count = min(most_frames, *(len(rows) for _, rows, _ in places.values()))
     others = draw_stretches(store, count, horizon=1, context_frames=1, seed=seed + 1, split=split)
-    reference = encoder(others.frames[:, 0])
+    reference = seen(others.frames[:, 0])
     result: dict[str, Any] = {"frames": count}
     for name, (steps, rows, columns) in places.items():
         picked = rows[:count], columns[:count]
@@ -54,7 +64,7 @@ def frechet_distances(
             "dream": torch.from_numpy(decode(model, latents[picked][None])[0]),
         }
         result[name] = {"steps": list(steps)}
-        result[name] |= {what: frechet_distance(reference, encoder(frames)) for what, frames in shown.items()}
+        result[name] |= {what: frechet_distance(reference, seen(frames)) for what, frames in shown.items()}
     return result
 
 

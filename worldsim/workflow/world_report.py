@@ -36,7 +36,7 @@ from worldsim.evaluation.branches import (
 )
 from worldsim.evaluation.drift import measure_drift
 from worldsim.evaluation.endings import compare_replays, replay_episodes, score_heads
-from worldsim.evaluation.extra_metrics import frechet_distances, vmaf_over_horizon
+from worldsim.evaluation.extra_metrics import SETS, frechet_distances, vmaf_over_horizon
 from worldsim.evaluation.frechet import encoder_is_installed, load_encoder
 from worldsim.evaluation.horizons import HORIZONS, Draws, action_shuffle_ratio, draw_dreams, quality_over_horizon
 from worldsim.evaluation.inverse_dynamics import (
@@ -350,9 +350,10 @@ def _extras(judged: Judged, notes: list[str]) -> dict[str, Any]:
     model, stretches, latents = judged.model, judged.stretches, judged.draws.dreams[0]
     result: dict[str, Any] = {"fd_efficientnet_lite0": None, "vmaf": None}
     if encoder_is_installed():
-        result["fd_efficientnet_lite0"] = frechet_distances(
-            model, load_encoder(), judged.store, stretches, latents, seed=judged.seed
-        )
+        with _bar("FD-EffNetLite0", SETS) as bar:
+            result["fd_efficientnet_lite0"] = frechet_distances(
+                model, load_encoder(), judged.store, stretches, latents, seed=judged.seed, on_set=bar
+            )
     else:
         notes.append("FD-EffNetLite0 was not measured: pip install 'worldsim-rl[metrics]'.")
     if has_vmaf():
