@@ -86,8 +86,8 @@ STATE_KWARGS = {"labels_buffer_enabled": True}
 
 
 def read_state(env: gym.Env[Any, Any]) -> dict[str, float]:
-    """Where the player stands and looks (map units), and of the nearest monster and projectile in the picture how far
-    it is and where across the picture (-0.5 left edge, 0.5 right edge); NaN where there is none.
+    """Where the player stands and looks (map units), and of the nearest monster and explosive (ViZDoom's word for
+    fireballs) in the picture how far it is and where across it (-0.5 left edge, 0.5 right edge); NaN where none is.
     """
     from vizdoom import GameVariable
 
@@ -100,7 +100,7 @@ def read_state(env: gym.Env[Any, Any]) -> dict[str, float]:
         "player angle, cosine": math.cos(math.radians(angle)),
     }
     labels = [] if base.state is None else base.state.labels
-    for category in ("Monster", "Projectile"):
+    for category in ("Monster", "Explosive"):
         found = [
             (math.hypot(label.object_position_x - x, label.object_position_y - y), label)
             for label in labels

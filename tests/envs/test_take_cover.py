@@ -165,6 +165,10 @@ def test_the_true_state_tells_where_player_and_monsters_are() -> None:
             frame, *_ = env.step(1)
             assert np.array_equal(frame, plain.step(1)[0])
         after = read_state(env, config)
+        distances = []
+        for step in range(40):
+            env.step(2 if step < 10 else 0)
+            distances.append(read_state(env, config)["nearest explosive, distance"])
     finally:
         env.close()
         plain.close()
@@ -172,3 +176,6 @@ def test_the_true_state_tells_where_player_and_monsters_are() -> None:
     assert after["player x"] == pytest.approx(before["player x"], abs=1)
     assert after["nearest monster, distance"] > 100
     assert -0.5 <= after["nearest monster, across"] <= 0.5
+    thrown = np.array(distances)[~np.isnan(distances)]
+    assert len(thrown) > 0
+    assert (thrown > 0).all()

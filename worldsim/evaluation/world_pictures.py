@@ -18,7 +18,7 @@ FRAME_PIXELS = 96  # about the size of a frame in a picture
 
 
 def horizon_picture(
-    model: WorldModel, stretches: Stretches, draws: Draws, horizons: Sequence[int], *, starts: int = 3
+    model: WorldModel, stretches: Stretches, draws: Draws, horizons: Sequence[int], *, starts: int = 2
 ) -> Frames:
     """For the starts with the longest future: real, rebuilt and dreamt (two draws, if there are) at each horizon."""
     columns = [k - 1 for k in horizons]
@@ -34,7 +34,7 @@ def horizon_picture(
     return picture_grid(rows, [f"step {k}" for k in horizons], scale=_scale(model.spec))
 
 
-def branch_picture(spec: EnvSpec, real: Branches, dreamt: Branches, *, moments: int = 3) -> Frames | None:
+def branch_picture(spec: EnvSpec, real: Branches, dreamt: Branches, *, moments: int = 4) -> Frames | None:
     """What different actions lead to from one moment, real and dreamt, at the last step that all branches reach.
 
     The moments are those whose branches then differ most in reality; None if there is none.

@@ -75,22 +75,26 @@ def plots_of(report: Report) -> list[Plot]:
 
 
 def draw_page(report: Report, pictures: Mapping[str, Frames]) -> bytes:
-    """All plots, and the pictures below them, as one PNG."""
+    """All plots, and the pictures below them, two in a row, as one PNG."""
     plots = plots_of(report)
-    across = 4
+    across, pair = 5, 2  # plots and pictures in a row
     down = -(-len(plots) // across)
-    width = INCHES[0] * across
-    heights = [width * picture.shape[0] / picture.shape[1] + 0.3 for picture in pictures.values()]
-    figure = _figure((width, INCHES[1] * down + sum(heights) + 0.6))
-    ratios = [INCHES[1]] * down + heights
-    grid = figure.add_gridspec(down + len(heights), across, height_ratios=ratios)
+    shown = list(pictures.items())
+    rows = [shown[first : first + pair] for first in range(0, len(shown), pair)]
+    width = INCHES[0] * across / pair
+    heights = [max(width * picture.shape[0] / picture.shape[1] for _, picture in row) + 0.3 for row in rows]
+    figure = _figure((INCHES[0] * across, INCHES[1] * down + sum(heights) + 0.6))
+    grid = figure.add_gridspec(down + len(rows), across * pair, height_ratios=[INCHES[1]] * down + heights)
     for number, plot in enumerate(plots):
-        _draw(figure.add_subplot(grid[number // across, number % across]), plot, report)
-    for number, (title, picture) in enumerate(pictures.items()):
-        axes = figure.add_subplot(grid[down + number, :])
-        axes.imshow(picture, interpolation="nearest")
-        axes.set_title(title, fontsize=9, loc="left")
-        axes.axis("off")
+        column = pair * (number % across)
+        _draw(figure.add_subplot(grid[number // across, column : column + pair]), plot, report)
+    for line, row in enumerate(rows):
+        for column, (title, picture) in enumerate(row):
+            axes = figure.add_subplot(grid[down + line, across * column : across * (column + 1)])
+            axes.imshow(picture, interpolation="antialiased")
+            axes.set_anchor("N")
+            axes.set_title(title, fontsize=9, loc="left")
+            axes.axis("off")
     figure.suptitle(f"{report['env_id']}: how far the dream holds ({report['model']})", fontsize=12)
     return _png(figure, 90)
 
@@ -240,9 +244,10 @@ def _effects_plot(axes: Any, report: Report) -> None:
         values = [np.nan if value is None else value for value in effects[name]]
         axes.plot(effects["steps"], values, color=colour, label=label, marker=".")
     axes.axhline(1, color="#8a8a8a", linestyle="--", linewidth=0.8)
+    axes.margins(y=0.3)  # room for the legend
     axes.set_ylim(0, None)
     axes.set_xlabel("steps since the branches part")
-    axes.legend(fontsize=6, frameon=False)
+    axes.legend(fontsize=6, frameon=False, loc="upper left", ncols=2)
 
 
 def _regret_plot(axes: Any, report: Report) -> None:

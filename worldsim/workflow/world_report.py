@@ -185,6 +185,7 @@ def judge_world(
         "context_frames": context_frames,
         "effort": asdict(effort),
         "seconds": {part: round(value, 1) for part, value in seconds.items()},
+        "cpu_seconds": round(time.process_time(), 1),
         "versions": versions(),
     }
     return report, pictures
