@@ -14,6 +14,7 @@ from worldsim.evaluation.stretches import Stretches, decode, dream_along, encode
 from worldsim.world_model import WorldModel
 
 HORIZONS = (1, 2, 4, 8, 16, 32, 64)
+FEWEST_STARTS = 5  # that reach a horizon: a mean over fewer says nothing
 SEEDS_APART = 1_000_003  # between the draws of one start, more than there are starts
 
 # A measure takes frames, the real frames, and the real frames before those, uint8 (B, H, W, C), and gives (B,).
@@ -65,14 +66,16 @@ def draw_dreams(
 def quality_over_horizon(
     model: WorldModel, stretches: Stretches, draws: Draws, horizons: Sequence[int] = HORIZONS
 ) -> dict[str, Any]:
-    """For each horizon k that any stretch reaches, means over the stretches that reach it, as JSON types.
+    """For each horizon k that FEWEST_STARTS stretches reach, means over those that reach it, as JSON types.
 
     psnr (dB), ssim, and moving_error (grey levels, over the pixels that change from frame k - 1 to frame k of reality),
     each for: dream_mean (mean over the draws), dream_best (of each start the best of the draws), copy_last (the last
     frame seen), tokenizer (the real frame encoded and decoded, which no dream can pass by much), shuffled (dreams along
     another row's actions). horizons, starts: the k and how many stretches they are averaged over.
     """
-    kept = [k for k in horizons if k <= stretches.horizon and bool(stretches.future_present[:, k - 1].any())]
+    kept = [
+        k for k in horizons if k <= stretches.horizon and int(stretches.future_present[:, k - 1].sum()) >= FEWEST_STARTS
+    ]
     columns = [k - 1 for k in kept]
     real = stretches.future[:, columns]
     before = stretches.frames[:, [stretches.context_frames + k - 2 for k in kept]]

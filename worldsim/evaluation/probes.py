@@ -27,6 +27,7 @@ ReadState = Callable[[Env], dict[str, float]]
 # 0.03 squared would read features that hardly ever change, and a dream is never so exact in these as a real frame.
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 FEWEST = 50  # values of a quantity below which no probe is fitted
+FEWEST_JUDGED = 5  # values at a horizon below which no error is given
 
 
 @dataclass(frozen=True)
@@ -166,13 +167,14 @@ def probe_dreams(
             there = ~np.isnan(truth)
             rows, truth = [row for row, here in zip(rows, there, strict=True) if here], truth[there]
             curves["values"].append(len(rows))
+            known_enough = len(rows) >= FEWEST_JUDGED
             read = {
                 "dream": dreamt[k][rows],
                 "watching": np.array([watched[moments[row][0]][moments[row][1] + k] for row in rows]),
                 "copy_last": np.array([watched[moments[row][0]][moments[row][1]] for row in rows]),
             }
             for curve, values in read.items():
-                error = float(np.sqrt(((probe(values) - truth) ** 2).mean())) / scale if rows else None
+                error = float(np.sqrt(((probe(values) - truth) ** 2).mean())) / scale if known_enough else None
                 curves[curve].append(error)
         result["quantities"][name] = {"scale": scale, **curves}
     return result

@@ -49,7 +49,8 @@ def write_page(report: Report, pictures: Mapping[str, Frames]) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f"<style>{STYLE}</style></head><body><h1>{title}</h1><p>{html.escape(_about(report))}</p>{notes}"
-        f'<table>{rows}</table><h2>Plots</h2><div class="plots">{plots}</div>{shown}</body></html>\n'
+        "<table><tr><th></th><th>dream</th><th>beside it</th></tr>"
+        f'{rows}</table><h2>Plots</h2><div class="plots">{plots}</div>{shown}</body></html>\n'
     )
 
 
