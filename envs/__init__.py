@@ -7,6 +7,6 @@ from __future__ import annotations
 
 from worldsim.envs.config import EnvConfig
 from worldsim.envs.errors import InvalidActionError, UnusableEnvironmentError
-from worldsim.envs.make import describe, make
+from worldsim.envs.make import describe, make, read_state, telling
 
-__all__ = ["EnvConfig", "InvalidActionError", "UnusableEnvironmentError", "describe", "make"]
+__all__ = ["EnvConfig", "InvalidActionError", "UnusableEnvironmentError", "describe", "make", "read_state", "telling"]

@@ -18,6 +18,13 @@ CART_WIDTH, CART_HEIGHT, POLE_WIDTH = 50.0, 30.0, 10.0
 RAIL = 100  # the cart's height above the lower edge, pixels
 
 
+def read_state(env: gym.Env[Any, Any]) -> dict[str, float]:
+    """CartPole's four numbers, in metres, radians and seconds."""
+    base: Any = env.unwrapped
+    names = ("cart position", "cart velocity", "pole angle", "pole angular velocity")
+    return {name: float(value) for name, value in zip(names, base.state, strict=True)}
+
+
 class CartPoleFrames:
     """Draws the state of Gymnasium's CartPole (the attributes `state`, `x_threshold`, `length`, screen sizes).
 

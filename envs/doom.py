@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
@@ -78,6 +79,41 @@ def episode_tics(env: gym.Env[Any, Any]) -> int | None:
     """The scenario's own timeout in tics (None: there is none)."""
     base: Any = env.unwrapped
     return int(base.game.get_episode_timeout()) or None
+
+
+STATE_KWARGS = {"labels_buffer_enabled": True}
+"""What `gymnasium.make` must be given so that `read_state` sees the objects in the picture."""
+
+
+def read_state(env: gym.Env[Any, Any]) -> dict[str, float]:
+    """Where the player stands and looks (map units), and of the nearest monster and explosive (ViZDoom's word for
+    fireballs) in the picture how far it is and where across it (-0.5 left edge, 0.5 right edge); NaN where none is.
+    """
+    from vizdoom import GameVariable
+
+    base: Any = env.unwrapped
+    x, y, angle = (base.game.get_game_variable(getattr(GameVariable, name)) for name in _POSE)
+    truth = {
+        "player x": float(x),
+        "player y": float(y),
+        "player angle, sine": math.sin(math.radians(angle)),
+        "player angle, cosine": math.cos(math.radians(angle)),
+    }
+    labels = [] if base.state is None else base.state.labels
+    for category in ("Monster", "Explosive"):
+        found = [
+            (math.hypot(label.object_position_x - x, label.object_position_y - y), label)
+            for label in labels
+            if label.object_category == category
+        ]
+        distance, nearest = min(found, key=lambda pair: pair[0], default=(math.nan, None))
+        across = math.nan if nearest is None else (nearest.x + nearest.width / 2) / base.game.get_screen_width() - 0.5
+        name = f"nearest {category.lower()}"
+        truth |= {f"{name}, across": across, f"{name}, distance": distance}
+    return truth
+
+
+_POSE = ("POSITION_X", "POSITION_Y", "ANGLE")
 
 
 def _short(button: str) -> str:

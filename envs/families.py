@@ -56,6 +56,10 @@ class Family:
     read_action_meanings: Callable[[gym.Env[Any, Any]], list[str] | None] | None = None
     episode_steps: Callable[[gym.Env[Any, Any]], int | None] | None = None
     """The simulator's own time limit in underlying steps, where the registration does not state it."""
+    read_state: Callable[[gym.Env[Any, Any]], dict[str, float]] | None = None
+    """The simulator's true state as named numbers (NaN: not there at the moment), after `reset` or `step`."""
+    state_kwargs: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the simulator without which `read_state` would not see everything."""
 
 
 def _minigrid_meanings(env: gym.Env[Any, Any]) -> list[str] | None:
@@ -79,6 +83,8 @@ FAMILIES: tuple[Family, ...] = (
         wrap=doom.DoomWrapper,
         read_action_meanings=doom.action_meanings,
         episode_steps=doom.episode_tics,
+        read_state=doom.read_state,
+        state_kwargs=doom.STATE_KWARGS,
     ),
     Family(
         name="CartPole",
@@ -88,6 +94,7 @@ FAMILIES: tuple[Family, ...] = (
         crops={"CartPole-v0": cartpole.BAND, "CartPole-v1": cartpole.BAND},
         action_meanings={("CartPole-v0", 2): ["left", "right"], ("CartPole-v1", 2): ["left", "right"]},
         source=cartpole.CartPoleFrames,
+        read_state=cartpole.read_state,
     ),
     Family(
         name="classic control",

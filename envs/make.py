@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import gymnasium as gym
@@ -55,6 +55,22 @@ def describe(env: gym.Env[Any, Any], config: EnvConfig) -> dict[str, Any]:
         "max_episode_steps": _max_episode_steps(env, family),
         "blank_terminal_frame": bool(family and family.blank_terminal_frame),
     }
+
+
+def telling(config: EnvConfig) -> EnvConfig | None:
+    """The same environment, such that `read_state` can tell its true state; None where its simulator does not."""
+    family = family_of(config.id)
+    if family is None or family.read_state is None:
+        return None
+    return replace(config, kwargs={**config.kwargs, **family.state_kwargs})
+
+
+def read_state(env: gym.Env[Any, Any], config: EnvConfig) -> dict[str, float]:
+    """The true state of an environment made by `make(telling(config))` as named numbers, NaN for what is not there."""
+    family = family_of(config.id)
+    if family is None or family.read_state is None:
+        raise UnusableEnvironmentError(f"{config.id} does not tell its state: expected an id for which telling() does")
+    return family.read_state(env)
 
 
 def _check_numbers(config: EnvConfig) -> None:

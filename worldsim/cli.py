@@ -47,8 +47,11 @@ EVALUATE_EXAMPLES = """\
 examples:
   worldsim evaluate runs/quickstart --out verdicts/quickstart
   worldsim evaluate take_cover --episodes 20 --seed 5000000 --out /tmp/verdict
+  worldsim evaluate runs/quickstart --world --out worlds/quickstart
 
 Writes OUT/verdict.json: returns of the policy and of blind baselines on the same seeds, and the dream's own estimate.
+With --world instead OUT/world.html, world.json, world.png and OUT/tensorboard: how far the dream holds, whether it
+obeys actions, how it ends and drifts. A run's held-out episodes serve; for another model OUT/episodes are played.
 """
 RENDER_EXAMPLES = """\
 examples:
@@ -184,7 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("model", help=model_help)
     evaluate.add_argument("--episodes", type=int, default=100, help="real episodes of each policy (default: 100)")
     evaluate.add_argument("--seed", type=int, default=2_000_000, help="first evaluation seed (default: 2000000)")
-    evaluate.add_argument("--out", type=Path, required=True, help="folder for verdict.json")
+    evaluate.add_argument("--world", action="store_true", help="judge the dream itself instead of the policy")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for verdict.json (with --world: world.html)")
     evaluate.set_defaults(command=_evaluate)
 
     render = add("render", "write videos, pictures and a report of reality beside the dream", RENDER_EXAMPLES)
@@ -289,6 +293,12 @@ def _dream(options: argparse.Namespace) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> None:
+    if options.world:
+        from worldsim.workflow.world_report import evaluate_world
+
+        evaluate_world(options.model, options.out, episodes=options.episodes, seed=options.seed)
+        print(f"report on the world model written: {options.out / 'world.html'}")
+        return
     from worldsim.workflow.verdict import evaluate_model
 
     evaluate_model(options.model, options.out, episodes=options.episodes, seed=options.seed)

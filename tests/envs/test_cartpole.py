@@ -10,7 +10,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
-from worldsim.envs import EnvConfig, describe, make
+from worldsim.envs import EnvConfig, describe, make, read_state, telling
 
 pytest.importorskip("pygame", reason='pygame is not installed: pip install "worldsim-rl[classic]"')
 
@@ -108,3 +108,18 @@ def test_unseeded_resets_stay_random() -> None:
 @pytest.mark.filterwarnings("ignore:.*different from the unwrapped version")
 def test_gymnasium_accepts_it(config: EnvConfig) -> None:
     check_env(make(config), skip_render_check=True, skip_close_check=True)
+
+
+def test_the_true_state_is_that_of_the_simulator() -> None:
+    config = telling(EnvConfig())
+    assert config == EnvConfig()
+    env = make(config)
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(1)
+    state = read_state(env, config)
+    env.close()
+    assert list(state) == ["cart position", "cart velocity", "pole angle", "pole angular velocity"]
+    assert state["cart velocity"] > 0.3  # pushed right
+    assert state["pole angular velocity"] < -0.3
+    assert telling(EnvConfig(id="Acrobot-v1")) is None

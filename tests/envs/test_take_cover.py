@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gymnasium.utils.env_checker import check_env
 
-from worldsim.envs import EnvConfig, describe, make
+from worldsim.envs import EnvConfig, describe, make, read_state, telling
 
 pytest.importorskip("vizdoom", reason='ViZDoom is not installed: pip install "worldsim-rl[vizdoom]"')
 
@@ -170,3 +170,31 @@ def test_frames_own_their_memory(env: gym.Env[Any, Any]) -> None:
 @pytest.mark.filterwarnings("ignore:.*different from the unwrapped version")
 def test_gymnasium_accepts_it(env: gym.Env[Any, Any]) -> None:
     check_env(env, skip_render_check=True, skip_close_check=True)
+
+
+def test_the_true_state_tells_where_player_and_monsters_are() -> None:
+    config = telling(CONFIG)
+    assert config is not None
+    env, plain = make(config), make(CONFIG)
+    try:
+        frame, _ = env.reset(seed=3)
+        assert np.array_equal(frame, plain.reset(seed=3)[0])  # telling changes no picture
+        before = read_state(env, config)
+        for _ in range(12):
+            frame, *_ = env.step(1)
+            assert np.array_equal(frame, plain.step(1)[0])
+        after = read_state(env, config)
+        distances = []
+        for step in range(40):
+            env.step(2 if step < 10 else 0)
+            distances.append(read_state(env, config)["nearest explosive, distance"])
+    finally:
+        env.close()
+        plain.close()
+    assert after["player y"] < before["player y"] - 20  # right is down on the map
+    assert after["player x"] == pytest.approx(before["player x"], abs=1)
+    assert after["nearest monster, distance"] > 100
+    assert -0.5 <= after["nearest monster, across"] <= 0.5
+    thrown = np.array(distances)[~np.isnan(distances)]
+    assert len(thrown) > 0
+    assert (thrown > 0).all()

@@ -9,7 +9,8 @@ import pytest
 
 from tests.evaluation.worlds import BlindOracle, Oracle
 from worldsim.data.store import EpisodeStore
-from worldsim.evaluation.world import MAX_PSNR, measure_world, one_step_calibration, psnr
+from worldsim.evaluation.image_quality import MAX_PSNR
+from worldsim.evaluation.world import measure_world, one_step_calibration, psnr
 from worldsim.world_model import WorldModel
 
 

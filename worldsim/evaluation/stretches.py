@@ -6,7 +6,7 @@ In a stretch everything is aligned on frames: `actions[:, t]` is the action that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -160,16 +160,22 @@ def dream_along(
     seed: int = 0,
     temperature: float | None = None,
     rows_at_once: int = 64,
+    on_frames: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Unit-scale latents (B, K, N, D) dreamt from the context frames along `actions` (B, K[, A]); None: the real ones.
 
-    Row i draws from the generator of `seed + i`: the same seed with other actions meets the same noise.
+    Row i draws from the generator of `seed + i`: the same seed with other actions meets the same noise. `on_frames` is
+    told how many frames have just been dreamt.
     """
     dreams = []
     for first in range(0, len(stretches), rows_at_once):
         rows = slice(first, first + rows_at_once)
-        steps = dream_steps(model, stretches, rows, actions, seed=seed + first, temperature=temperature)
-        dreams.append(torch.stack([step.latents.float().cpu() for step in steps], dim=1))
+        latents = []
+        for step in dream_steps(model, stretches, rows, actions, seed=seed + first, temperature=temperature):
+            latents.append(step.latents.float().cpu())
+            if on_frames is not None:
+                on_frames(len(latents[-1]))
+        dreams.append(torch.stack(latents, dim=1))
     return torch.cat(dreams)
 
 
@@ -179,13 +185,17 @@ def exchanged_actions(stretches: Stretches, seed: int = 0) -> Tensor:
     The donors are drawn so that their actions differ from the row's own where any row's do: a dream that ignores
     actions cannot hide behind equal ones.
     """
-    own, known = stretches.future_actions, stretches.future_present
-    tiled = torch.stack(
-        [row[torch.arange(len(row)) % max(1, int(count))] for row, count in zip(own, known.sum(1), strict=True)]
-    )
+    tiled = repeated_actions(stretches, stretches.horizon)
     random = np.random.default_rng(seed)
     donors = [_donor(tiled, row, random) for row in range(len(tiled))]
     return tiled[donors]
+
+
+def repeated_actions(stretches: Stretches, steps: int) -> Tensor:
+    """Each row's known future actions, from their beginning again where they run out: (B, steps[, A])."""
+    own, known = stretches.future_actions, stretches.future_present
+    rows = zip(own, known.sum(1), strict=True)
+    return torch.stack([row[torch.arange(steps) % max(1, int(count))] for row, count in rows])
 
 
 def _donor(actions: Tensor, row: int, random: np.random.Generator) -> int:

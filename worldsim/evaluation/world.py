@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
+from worldsim.evaluation.image_quality import MAX_PSNR
+from worldsim.evaluation.observing import groups_by_length, watch
 from worldsim.evaluation.statistics import area_under_roc
 from worldsim.evaluation.stretches import (
     Stretches,
@@ -18,13 +21,11 @@ from worldsim.evaluation.stretches import (
     dream_along,
     encode,
     exchanged_actions,
-    pictured_frames,
 )
 from worldsim.evaluation.uncertainty import measure_uncertainty
-from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_model import WorldModel
 
 HORIZONS = (1, 2, 4, 8, 16, 32)
-MAX_PSNR = 100.0  # dB, what equal frames get
 
 
 def measure_world(
@@ -118,56 +119,66 @@ def one_step_calibration(
     hazard_predicted, hazard_observed: mean probability and rate of terminations per step. reward_error: mean absolute
     error of the expected reward. Episodes are taken in random order until `max_steps` steps are reached.
     """
+    seen = observed_steps(model, store, max_steps=max_steps, rows_at_once=rows_at_once, seed=seed, split=split)
+    if seen is None:
+        return {}
+    result = {
+        "hazard_predicted": float(seen.hazard.mean()),
+        "hazard_observed": float(seen.terminated.mean()),
+        "reward_error": float(np.abs(seen.expected_reward - seen.reward).mean()),
+        "calibration_steps": float(len(seen.hazard)),
+    }
+    auroc = area_under_roc(seen.hazard, seen.terminated)
+    return result if auroc is None else {"termination_auroc": auroc, **result}
+
+
+@dataclass(frozen=True)
+class ObservedSteps:
+    """Steps of real episodes (n,): the model's hazard and expected reward for each, and what happened."""
+
+    hazard: NDArray[np.float64]
+    expected_reward: NDArray[np.float64]
+    reward: NDArray[np.float64]
+    terminated: NDArray[np.bool_]
+
+
+def observed_steps(
+    model: WorldModel,
+    store: EpisodeStore,
+    *,
+    max_steps: int = 10_000,
+    rows_at_once: int = 32,
+    seed: int = 0,
+    split: str = "held_out",
+    on_steps: Callable[[int], object] | None = None,
+) -> ObservedSteps | None:
+    """What the heads say while the model watches episodes, taken in random order until `max_steps` steps are reached.
+
+    None if the split has no episodes. `on_steps` is told of steps as they are watched.
+    """
     episodes = np.random.default_rng(seed).permutation(store.indices(split))
     steps_before = np.cumsum(store.lengths[episodes]) - store.lengths[episodes]
     episodes = episodes[steps_before < max_steps]
     if not len(episodes):
-        return {}
-    episodes = episodes[np.argsort(store.lengths[episodes], kind="stable")]  # rows of a group end at about one time
-    groups = [episodes[first : first + rows_at_once].tolist() for first in range(0, len(episodes), rows_at_once)]
-    observed = [_observe_group(model, store, group, seed) for group in groups]
-    hazard, reward_error, terminated = (np.concatenate(parts) for parts in zip(*observed, strict=True))
-    result = {
-        "hazard_predicted": float(hazard.mean()),
-        "hazard_observed": float(terminated.mean()),
-        "reward_error": float(reward_error.mean()),
-        "calibration_steps": float(len(hazard)),
-    }
-    auroc = area_under_roc(hazard, terminated.astype(np.bool_))
-    return result if auroc is None else {"termination_auroc": auroc, **result}
+        return None
+    parts: list[tuple[NDArray[Any], ...]] = []
+    for group in groups_by_length(store, episodes, rows_at_once):
+        for seen in watch(model, store, group, seed):
+            if seen.step is None or seen.records is None:
+                continue
+            predicted = (seen.step.termination_probability, seen.step.reward)
+            hazard, expected = (head.double().cpu().numpy() for head in predicted)
+            happened = (seen.records["reward"].astype(np.float64), seen.records["terminated"].astype(np.bool_))
+            parts.append(tuple(values[seen.running] for values in (hazard, expected, *happened)))
+            if on_steps is not None:
+                on_steps(int(seen.running.sum()))
+    return ObservedSteps(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def psnr(frames: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
     """Peak signal-to-noise ratio in dB of all pixels together, at most MAX_PSNR."""
     error = float(np.mean((frames.astype(np.float64) - truth) ** 2))
     return min(MAX_PSNR, 10 * float(np.log10(255**2 / max(error, 1e-12))))
-
-
-def _observe_group(
-    model: WorldModel, store: EpisodeStore, episodes: Sequence[int], seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Hazard, absolute error of the reward, and termination of every step of some episodes, flat."""
-    steps = [store.steps(i) for i in episodes]
-    last_frame = [pictured_frames(store, i) - 1 for i in episodes]
-
-    def frames_at(t: int) -> Tensor:
-        """Frame t of each episode, (B, H, W, C); its last picture where there is none."""
-        positions = [min(t, last) for last in last_frame]
-        pictures = [store.read_frames(i, at, at + 1)[0] for i, at in zip(episodes, positions, strict=True)]
-        return torch.from_numpy(np.stack(pictures))
-
-    state = model.start_episode(frames_at(0), [row_generator(seed + i) for i in episodes])
-    hazard, reward_error, terminated = [], [], []
-    for t in range(max(len(records) for records in steps)):
-        now = [records[min(t, len(records) - 1)] for records in steps]
-        actions = torch.from_numpy(np.stack([np.asarray(record["action"]) for record in now]))
-        state, step = model.observe(state, frames_at(t + 1), actions)
-        running = np.array([t < len(records) for records in steps])
-        reward = np.array([record["reward"] for record in now], np.float64)
-        hazard.append(step.termination_probability.double().cpu().numpy()[running])
-        reward_error.append(np.abs(step.reward.double().cpu().numpy() - reward)[running])
-        terminated.append(np.array([record["terminated"] for record in now], np.bool_)[running])
-    return np.concatenate(hazard), np.concatenate(reward_error), np.concatenate(terminated)
 
 
 def _mean_square(difference: Tensor, present: Tensor) -> float:
