@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -39,7 +39,8 @@ class Tab:
     """One page. `complaints` are the console's errors and warnings, and exceptions that nobody caught."""
 
     def __init__(self, address: str, downloads: Path) -> None:
-        self._socket = connect(address, max_size=None, compression=None, proxy=None)
+        self._open = ExitStack()
+        self._socket = self._open.enter_context(connect(address, max_size=None, compression=None, proxy=None))
         self._count = 0
         self.complaints: list[str] = []
         self.downloads = downloads
@@ -92,7 +93,7 @@ class Tab:
         return value
 
     def wait_for_text(self, name: str, part: str) -> None:
-        self.wait(f"document.getElementById({name!r}).innerText.includes({part!r})")
+        self.wait(f"document.getElementById({name!r})?.innerText.includes({part!r})")
 
     def key(self, code: str, *kinds: str) -> None:
         """Press a key and let it go, or only one of "keyDown" and "keyUp"."""
@@ -136,7 +137,7 @@ class Tab:
 
     def close(self) -> None:
         self.call("Page.close")
-        self._socket.close()
+        self._open.close()
 
 
 @contextmanager

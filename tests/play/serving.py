@@ -6,11 +6,12 @@ import json
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import uvicorn
+from fastapi import FastAPI
 from websockets.sync.client import ClientConnection, connect
 
 from worldsim.play.game import Game
@@ -29,8 +30,7 @@ class Serving:
     @property
     def viewers(self) -> int:
         """How many pages the server dreams for."""
-        count: int = len(self.server.config.app.state.viewers)
-        return count
+        return len(cast(FastAPI, self.server.config.app).state.viewers)
 
     def page(self, **options: Any) -> Page:
         return Page(self.port, **options)
@@ -55,7 +55,8 @@ class Page:
 
     def __init__(self, port: int, *, query: str = "", origin: str | None = "own", host: str | None = None) -> None:
         own = f"http://127.0.0.1:{port}"
-        self.socket: ClientConnection = connect(
+        self._open = ExitStack()
+        opening = connect(
             f"ws://127.0.0.1:{port}/dream{query}",
             origin=own if origin == "own" else origin,  # type: ignore[arg-type]
             additional_headers=None if host is None else {"Host": host},
@@ -63,6 +64,7 @@ class Page:
             proxy=None,
             open_timeout=30,
         )
+        self.socket: ClientConnection = self._open.enter_context(opening)
         self.hello, _ = self.receive()
         self.header: dict[str, Any] = {}
         self.pixels = b""
@@ -72,7 +74,10 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.socket.close()
+        self.close()
+
+    def close(self) -> None:
+        self._open.close()
 
     def send(self, kind: str, value: Any = None) -> None:
         self.socket.send(json.dumps({"type": kind} if value is None else {"type": kind, "value": value}))
@@ -82,6 +87,11 @@ class Page:
         assert isinstance(data, bytes)
         (length,) = struct.unpack_from("<I", data)
         return json.loads(data[4 : 4 + length]), data[4 + length :]
+
+    def receive_to_the_end(self) -> None:
+        """Until the server closes the connection; raises ConnectionClosed."""
+        while True:
+            self.receive()
 
     def next_view(self) -> dict[str, Any]:
         """The next view, confirmed."""

@@ -73,7 +73,10 @@ function introduce(header) {
 
 function buildControls() {
   const controls = hello.controls;
-  const parts = controls.type === "discrete" ? controls.buttons.map(actionButton) : controls.sliders.map(actionSlider);
+  // Left of the others what goes left, right of them what goes right.
+  const side = (one) => one.keys.includes("ArrowRight") - one.keys.includes("ArrowLeft");
+  const ordered = [...(controls.buttons ?? [])].sort((one, other) => side(one) - side(other));
+  const parts = controls.type === "discrete" ? ordered.map(actionButton) : controls.sliders.map(actionSlider);
   element("actions").replaceChildren(...parts);
   sliders = [...element("actions").querySelectorAll("input")];
   const used = controls.type === "discrete" ? controls.buttons : controls.sliders;
@@ -266,6 +269,7 @@ function showView(header, payload) {
   showFigures(now);
   showControls();
   showPoints();
+  noteUncertainty();
   plotUncertainty();
 }
 
@@ -374,11 +378,14 @@ function showPoints() {
   }
 }
 
-function plotUncertainty() {
+function noteUncertainty() {
   if (lastPlotted !== null && view.step < lastPlotted) uncertainties = [];
   if (view.step !== lastPlotted && view.step > 0) uncertainties.push(view.uncertainty ?? 0);
   lastPlotted = view.step;
   uncertainties = uncertainties.slice(-PLOTTED_STEPS);
+}
+
+function plotUncertainty() {
   const canvas = element("plot");
   const ratio = devicePixelRatio;
   canvas.width = Math.round(canvas.clientWidth * ratio);
@@ -415,6 +422,7 @@ function fitScreens() {
 }
 
 window.addEventListener("resize", fitScreens);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", plotUncertainty);
 
 function offerDownload(name, bytes) {
   const address = URL.createObjectURL(new Blob([bytes], { type: "video/mp4" }));
