@@ -16,7 +16,7 @@ from tests.worlds import tiny_world
 from worldsim.cli import main
 from worldsim.model_folder import save_model
 
-COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render")
+COMMANDS = ("run", "collect", "train", "dream", "play", "evaluate", "render")
 Refused = Callable[..., str]
 
 
@@ -199,7 +199,7 @@ def test_too_little_data_to_hold_some_out(refused: Refused, tmp_path: Path) -> N
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dream", "evaluate", "render"])
+@pytest.mark.parametrize("name", ["dream", "play", "evaluate", "render"])
 def test_a_model_that_does_not_exist(refused: Refused, name: str) -> None:
     out = ["--out", "verdict"] if name == "evaluate" else []
     assert "no world model at 'nowhere'" in refused(name, "nowhere", *out)

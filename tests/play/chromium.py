@@ -8,11 +8,11 @@ import os
 import shutil
 import subprocess
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import pytest
 from websockets.sync.client import connect
@@ -30,6 +30,7 @@ def find_chromium() -> str:
     missing = (
         f"none of {', '.join(NAMES)} is installed: the page is NOT TESTED in a browser (Debian: apt install chromium)"
     )
+    warnings.warn(missing, stacklevel=1)  # pytest counts what was skipped, and shows warnings
     if os.environ.get("CI") or os.environ.get("WORLDSIM_REQUIRE_BROWSER"):
         pytest.fail(missing)
     pytest.skip(missing)
@@ -141,8 +142,8 @@ class Tab:
 
 
 @contextmanager
-def browser(folder: Path) -> Iterator[int]:
-    """Starts Chromium with a profile below `folder`; gives the port of its DevTools protocol."""
+def browser(folder: Path) -> Iterator[str]:
+    """Starts Chromium with a profile below `folder`; gives the address of its DevTools protocol."""
     profile = folder / "profile"
     options = [
         "--headless=new",
@@ -163,32 +164,32 @@ def browser(folder: Path) -> Iterator[int]:
     with (folder / "chromium.log").open("w") as output:
         process = subprocess.Popen([find_chromium(), *options], stdout=output, stderr=output, env=environment)
         try:
-            yield _port(profile / "DevToolsActivePort", process)
+            yield _address(profile / "DevToolsActivePort", process)
         finally:
             process.terminate()
             process.wait(timeout=30)
 
 
-def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
+def _address(file: Path, process: subprocess.Popen[bytes]) -> str:
+    """Chromium writes its port and a path there, a line each, when it is ready."""
     ends = time.monotonic() + 60
-    while not (file.exists() and file.read_text().strip()):
+    while not (file.exists() and len(file.read_text().split()) == 2):
         assert process.poll() is None, "Chromium ended at once"
         assert time.monotonic() < ends, "Chromium does not start"
         time.sleep(0.05)
-    return int(file.read_text().split()[0])
+    port, path = file.read_text().split()
+    return f"ws://127.0.0.1:{port}{path}"
 
 
 @contextmanager
-def new_tab(port: int, address: str, downloads: Path) -> Iterator[Tab]:
+def new_tab(browser_address: str, address: str, downloads: Path) -> Iterator[Tab]:
     """A tab at `address`; fails at the end if anything in it complained."""
-    with urlopen(f"http://127.0.0.1:{port}/json/list", timeout=30) as answer:
-        first = next(target for target in json.load(answer) if target["type"] == "page")
-    with connect(first["webSocketDebuggerUrl"], compression=None, proxy=None) as control:
+    with connect(browser_address, compression=None, proxy=None) as control:
         control.send(json.dumps({"id": 1, "method": "Target.createTarget", "params": {"url": "about:blank"}}))
         target = None
         while target is None:
             target = json.loads(control.recv(timeout=30)).get("result", {}).get("targetId")
-    tab = Tab(f"ws://127.0.0.1:{port}/devtools/page/{target}", downloads)
+    tab = Tab(f"{browser_address.partition('/devtools/')[0]}/devtools/page/{target}", downloads)
     tab.open(address)
     yield tab
     tab.evaluate("0")  # whatever it still has to say

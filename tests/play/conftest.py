@@ -9,7 +9,11 @@ from worldsim.world_model import WorldModel
 
 def endless_world(actions: str = "discrete") -> WorldModel:
     """A tiny world whose dreams never end."""
-    model = tiny_world(actions, max_episode_steps=None)
+    return without_endings(tiny_world(actions, max_episode_steps=None))
+
+
+def without_endings(model: WorldModel) -> WorldModel:
+    """The model itself, changed so that it sees no end coming."""
     model.dynamics.head.termination.weight.data.zero_()
     model.dynamics.head.termination.bias.data.fill_(-1e4)
     return model

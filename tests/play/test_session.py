@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.play.conftest import endless_world
+from tests.play.conftest import endless_world, without_endings
 from tests.videos import read_video
 from tests.worlds import NoiseEnv, tiny_world
 from worldsim.dream import DreamEnv
@@ -184,9 +184,7 @@ def test_settings_reach_the_sampler(model: WorldModel) -> None:
 
 
 def test_an_end_stops_the_dream() -> None:
-    session = Session(tiny_world(max_episode_steps=3), seed=0)
-    session._env.model.dynamics.head.termination.bias.data.fill_(-1e4)
-    session._env.model.dynamics.head.termination.weight.data.zero_()
+    session = Session(without_endings(tiny_world(max_episode_steps=3)), seed=0)
     do(session, "play")
     for _ in range(5):
         session.step()

@@ -264,8 +264,8 @@ function showView(header, payload) {
   draw(screens.dream, payload.subarray(0, size));
   if (hello.beside_real) draw(screens.real, payload.subarray(size));
   send("shown", header.view);
-  if (isNew) shownAt.push(now);
-  while (shownAt.length && shownAt[0] < now - 1000) shownAt.shift();
+  if (isNew && header.step > 0) shownAt.push(now);
+  showRate();
   showFigures(now);
   showControls();
   showPoints();
@@ -295,7 +295,6 @@ function showFigures(now) {
   element("figure-reward").textContent = figure(view.reward, 3);
   element("figure-survival").textContent = figure(view.survival, 3);
   element("figure-uncertainty").textContent = figure(view.uncertainty, 3);
-  element("figure-fps").textContent = shownAt.length;
   const status = statusText();
   setStatus(status);
   element("dream-status").textContent = `step ${view.step}, return ${figure(view.return, 1)}`;
@@ -308,6 +307,11 @@ function showFigures(now) {
     screens.dream.setAttribute("aria-label", `Dream of ${hello.env}, step ${view.step}: ${status}; ${actionName()}`);
     screens.real.setAttribute("aria-label", `The real ${hello.env}${view.real === null ? "" : `, step ${view.real.step}`}`);
   }
+}
+
+function showRate() {
+  while (shownAt.length && shownAt[0] < performance.now() - 1000) shownAt.shift();
+  element("figure-fps").textContent = shownAt.length;
 }
 
 function statusText() {
@@ -405,23 +409,34 @@ function plotUncertainty() {
   element("plot-highest").textContent = uncertainties.length ? highest.toFixed(3) : "0";
 }
 
-// Whole device pixels for each pixel of a frame, so that all are the same size and sharp.
+// Whole device pixels for each pixel of a frame, so that all are the same size and sharp. Two screens stand side by side
+// or one above the other, whichever is larger.
 function fitScreens() {
   if (hello === null) return;
   const ratio = devicePixelRatio;
   const count = hello.beside_real ? 2 : 1;
   const gap = 12;
   const width = element("screens").clientWidth;
-  const height = Math.max(160, innerHeight * (innerWidth < 736 ? 0.45 : 0.62));
-  const scaleIn = (across) => Math.floor(Math.min(((width - gap * (across - 1)) / across) * ratio / hello.width, height * ratio / hello.height));
-  const scale = Math.max(1, scaleIn(count));
+  const height = Math.max(160, innerHeight * (innerWidth < 736 ? 0.5 : 0.62));
+  const scaleFor = (across) => {
+    const wide = ((width - gap * (across - 1)) / across) * (ratio / hello.width);
+    const high = (height * across * ratio) / (count * hello.height);
+    return Math.floor(Math.min(wide, high));
+  };
+  const scale = Math.max(1, scaleFor(1), scaleFor(count));
   for (const canvas of Object.values(screens)) {
-    canvas.style.width = `${(hello.width * scale) / ratio}px`;
+    canvas.style.width = canvas.parentElement.style.width = `${(hello.width * scale) / ratio}px`;
     canvas.style.height = `${(hello.height * scale) / ratio}px`;
   }
 }
 
 window.addEventListener("resize", fitScreens);
+
+function watchPixelRatio() { // it changes when the window moves to another monitor
+  const same = matchMedia(`(resolution: ${devicePixelRatio}dppx)`);
+  same.addEventListener("change", () => { fitScreens(); watchPixelRatio(); }, { once: true });
+}
+
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", plotUncertainty);
 
 function offerDownload(name, bytes) {
@@ -442,4 +457,6 @@ function hideError() {
   element("error").hidden = true;
 }
 
+watchPixelRatio();
+setInterval(showRate, 1000); // a dream that stands still sends nothing
 connect();
