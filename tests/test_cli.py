@@ -165,6 +165,18 @@ def test_a_dream_that_cannot_be(refused: Refused, model: Path, option: str) -> N
     assert option.strip("-").partition("=")[0] in refused("dream", model, option)
 
 
+@pytest.mark.parametrize("option", ["--port=70000", "--port=-1", "--host=no.such.host.invalid"])
+def test_a_page_that_cannot_be_served(refused: Refused, model: Path, option: str) -> None:
+    assert option.partition("=")[2] in refused("play", model, "--no-browser", option)
+
+
+def test_a_page_without_its_extra(refused: Refused, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldsim.cli.find_spec", lambda name: None if name == "uvicorn" else object())
+    message = refused("play", model)
+    assert "'uvicorn'" in message
+    assert "worldsim-rl[play]" in message
+
+
 @pytest.mark.parametrize("option", ["--episodes=0", "--seed=-1"])
 def test_an_evaluation_that_cannot_be(refused: Refused, model: Path, option: str) -> None:
     assert option.strip("-").partition("=")[0] in refused("evaluate", model, "--out", "verdict", option)

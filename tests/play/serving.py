@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 import uvicorn
 from fastapi import FastAPI
 from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin
 
 from worldsim.play.game import Game
 from worldsim.play.server import Access, listen, make_server
@@ -58,7 +59,7 @@ class Page:
         self._open = ExitStack()
         opening = connect(
             f"ws://127.0.0.1:{port}/dream{query}",
-            origin=own if origin == "own" else origin,  # type: ignore[arg-type]
+            origin=None if origin is None else Origin(own if origin == "own" else origin),
             additional_headers=None if host is None else {"Host": host},
             compression=None,
             proxy=None,

@@ -30,7 +30,6 @@ function connect() {
   socket.onmessage = (message) => receive(message.data);
   socket.onclose = (closed) => {
     setStatus("Disconnected");
-    document.body.classList.add("disconnected");
     showError(closed.reason || "The connection to worldsim is lost. Is it still running? This page tries again.");
     if (closed.code !== 1008) setTimeout(connect, RECONNECT_MILLISECONDS);
   };
