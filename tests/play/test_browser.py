@@ -159,11 +159,14 @@ def test_what_is_refused_is_shown(tab: Tab) -> None:
 def test_pixels_are_whole_and_nothing_is_cut_off(tab: Tab, width: int, ratio: float) -> None:
     tab.resize(width, 800, ratio, mobile=width < 500)
     tab.wait(f"innerWidth === {width} && devicePixelRatio === {ratio}")
-    size = "document.getElementById('dream').getBoundingClientRect()"
-    whole = f"(scale => Math.abs(scale - Math.round(scale)) < 0.01)({size}.width * {ratio} / 48)"
-    tab.wait(f"{whole} && {size}.width > {width / 3} && {size}.width <= {width}")
-    shown, height = (tab.evaluate(f"{size}.{side}") for side in ("width", "height"))
-    assert shown / height == pytest.approx(3, rel=1e-3)  # browsers lay out in 64ths of a pixel
+    tab.wait(
+        "((box) => {"
+        f" const scale = box.width * {ratio} / 48;"
+        " return Math.abs(scale - Math.round(scale)) < 0.01"
+        " && Math.abs(box.width / box.height - 3) < 0.003"  # browsers lay out in 64ths of a pixel
+        f" && {width / 3} < box.width && box.width <= {width};"
+        " })(document.getElementById('dream').getBoundingClientRect())"
+    )
     assert tab.evaluate("document.documentElement.scrollWidth") <= width
     assert tab.evaluate("getComputedStyle(document.getElementById('dream')).imageRendering") == "pixelated"
 

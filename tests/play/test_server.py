@@ -88,10 +88,8 @@ def test_a_pause_pauses(served: Serving) -> None:
         page.send("pause")
         while page.next_view()["playing"]:
             pass
-        stopped = page.header["step"]
-        time.sleep(0.5)
-        assert page.do("save")["step"] == stopped  # or the view of a step that the pause had overtaken: none was taken
-        assert page.do("save")["step"] == stopped
+        with pytest.raises(TimeoutError):
+            page.receive(timeout=0.5)
 
 
 def test_it_keeps_the_pace_of_the_env(served: Serving) -> None:
@@ -128,7 +126,7 @@ def test_a_slow_page_misses_frames_and_has_no_queue(served: Serving) -> None:
         assert len(received) <= IN_FLIGHT + 1
         page.send("shown", received[-1]["view"])
         newest = page.receive()[0]
-        assert newest["step"] > received[-1]["step"] + 10, "the dream went on, and the frames between are gone"
+        assert newest["step"] > received[-1]["step"] + IN_FLIGHT, "the dream went on, and the frames between are gone"
 
 
 def test_a_closed_tab_frees_its_dream(game: Game, monkeypatch: pytest.MonkeyPatch) -> None:

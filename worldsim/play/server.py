@@ -164,7 +164,7 @@ def make_server(game: Game, access: Access) -> uvicorn.Server:
         log_level="warning",
         access_log=False,  # the address of the page may hold the token
         server_header=False,
-        timeout_graceful_shutdown=2,
+        timeout_graceful_shutdown=10,  # viewers are told at once; a step may still be under way
     )
     logging.getLogger("uvicorn.error").addFilter(_without_traceback)
     return uvicorn.Server(config)

@@ -91,11 +91,7 @@ class Viewer:
             await asyncio.sleep(due - clock())
             pace = self._session.seconds_per_step
             due = max(due, clock() - pace) + pace  # at most one step is caught up with
-            await self._show(self._step_if_playing)
-
-    def _step_if_playing(self) -> None:
-        if self._session.is_playing:  # a pause may have come first
-            self._session.step()
+            await self._show(self._session.step, only_if_playing=True)  # a pause may come first
 
     async def _receive(self, tasks: asyncio.TaskGroup) -> None:
         clock = asyncio.get_running_loop().time
@@ -145,18 +141,26 @@ class Viewer:
     async def _tell_error(self, text: str) -> None:
         await self._websocket.send_bytes(envelope({"type": "error", "text": text}, b""))
 
-    async def _show(self, change: Callable[..., T] | None = None, *arguments: Any) -> T | None:
-        """Make a change in the session; then its view takes the place of the one that waits to be sent."""
+    async def _show(
+        self, change: Callable[..., T] | None = None, *arguments: Any, only_if_playing: bool = False
+    ) -> T | None:
+        """Make a change in the session; then its view takes the place of the one that waits to be sent.
+
+        only_if_playing: otherwise neither.
+        """
         self._views += 1
         number = self._views
 
-        def work() -> tuple[T | None, bytes]:
+        def work() -> tuple[T | None, bytes | None]:
+            if only_if_playing and not self._session.is_playing:
+                return None, None
             result = None if change is None else change(*arguments)
             return result, self._session.view(number)
 
         result, view = await asyncio.get_running_loop().run_in_executor(self._worker, work)
-        self._waiting = (number, view)
-        self._may_send.set()
+        if view is not None:
+            self._waiting = (number, view)
+            self._may_send.set()
         if self._session.is_playing:
             self._plays.set()
         else:
