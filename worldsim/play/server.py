@@ -84,8 +84,8 @@ class Access:
 def create_app(game: Game, access: Access) -> FastAPI:
     """The application: a page, its style and script, and a websocket for each viewer."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    # One thread for all dreams: they take turns, and an env that is bound to its thread stays in it. On frames of this
-    # size a second thread of torch costs more than it brings.
+    # One thread for all dreams: they take turns, and an env that is bound to its thread stays in it. At one row
+    # a second thread of torch brings a fifth, and makes it ten times slower where other work wants the core.
     worker = ThreadPoolExecutor(1, "dreams", initializer=torch.set_num_threads, initargs=(1,))
     seeds = np.random.SeedSequence()
     viewers: set[int] = set()
