@@ -58,7 +58,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo 'Installing worldsim and its tools into $(VENV) (a few minutes the first time, mostly torch) ...'
-	$(INSTALL) ".[dev,classic,hub,metrics,minari,sb3,vizdoom]"
+	$(INSTALL) ".[dev,classic,hub,metrics,minari,play,sb3,vizdoom]"
 	@touch $@ $(VENV)/.installed
 
 $(BIN)/python:

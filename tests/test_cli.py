@@ -20,7 +20,7 @@ from worldsim.evaluation.pictures import write_pictures
 from worldsim.model_folder import save_model
 from worldsim.workflow import showing
 
-COMMANDS = ("run", "collect", "train", "dream", "evaluate", "render", "data", "models", "pull", "push")
+COMMANDS = ("run", "collect", "train", "dream", "play", "evaluate", "render", "data", "models", "pull", "push")
 Refused = Callable[..., str]
 
 
@@ -169,6 +169,18 @@ def test_a_dream_that_cannot_be(refused: Refused, model: Path, option: str) -> N
     assert option.strip("-").partition("=")[0] in refused("dream", model, option)
 
 
+@pytest.mark.parametrize("option", ["--port=70000", "--port=-1", "--host=no.such.host.invalid"])
+def test_a_page_that_cannot_be_served(refused: Refused, model: Path, option: str) -> None:
+    assert option.partition("=")[2] in refused("play", model, "--no-browser", option)
+
+
+def test_a_page_without_its_extra(refused: Refused, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldsim.cli.find_spec", lambda name: None if name == "uvicorn" else object())
+    message = refused("play", model)
+    assert "'uvicorn'" in message
+    assert "worldsim-rl[play]" in message
+
+
 @pytest.mark.parametrize("option", ["--episodes=0", "--seed=-1"])
 def test_an_evaluation_that_cannot_be(refused: Refused, model: Path, option: str) -> None:
     assert option.strip("-").partition("=")[0] in refused("evaluate", model, "--out", "verdict", option)
@@ -203,7 +215,7 @@ def test_too_little_data_to_hold_some_out(refused: Refused, tmp_path: Path) -> N
 # --- models ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dream", "evaluate", "render"])
+@pytest.mark.parametrize("name", ["dream", "play", "evaluate", "render"])
 def test_a_model_that_does_not_exist(refused: Refused, name: str) -> None:
     out = ["--out", "verdict"] if name == "evaluate" else []
     assert "no world model at 'nowhere'" in refused(name, "nowhere", *out)

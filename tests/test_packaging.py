@@ -123,7 +123,7 @@ def test_constraints_satisfy_the_requirements(repository: Path, pyproject: dict[
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9][0-9.]*", line) for line in pinned), "one exact version per line"
     assert pinned == sorted(pinned, key=lambda line: line.partition("==")[0])
     project = pyproject["project"]
-    for extra in ("vizdoom", "dev"):
+    for extra in ("vizdoom", "play", "dev"):
         assert names(project["optional-dependencies"][extra]) <= names(pinned)
     assert names(project["dependencies"]) <= names(pinned)
     minimum = dict(
@@ -179,6 +179,8 @@ def test_a_wheel_holds_code_configs_types_and_pretrained_models(repository: Path
     expected = {"worldsim/pretrained/some_model/policy/config.json"}
     expected |= {f"worldsim/{path.relative_to(repository)}" for path in (repository / "configs").glob("*.yaml")}
     expected |= {f"worldsim/{folder}py.typed" for folder in ("", "agents/", "envs/")}
+    page = repository / "worldsim" / "play" / "page"
+    expected |= {str(path.relative_to(repository)) for path in page.iterdir()}
     for path in source_files(repository):
         relative = path.relative_to(repository).as_posix()
         expected.add(relative if relative.startswith("worldsim/") else f"worldsim/{relative}")

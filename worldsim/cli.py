@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,6 +44,15 @@ examples:
   worldsim dream take_cover --random --steps 2000 --seed 7 --out long.mp4
 
 In Python: gymnasium.make("worldsim:worldsim/Dream-v0", model="runs/quickstart/round-00/world_model")
+"""
+PLAY_EXAMPLES = """\
+examples:
+  worldsim play take_cover                        opens a page on which the dream follows your keys
+  worldsim play quickstart --beside-real          the real env beside it, fed the same actions
+  worldsim play runs/quickstart --no-browser --port 9000
+  worldsim play take_cover --host 0.0.0.0         for other machines; the printed address carries a secret
+
+Needs: pip install "worldsim-rl[play]". Only this machine can connect unless --host says otherwise. Ctrl-C ends it.
 """
 EVALUATE_EXAMPLES = """\
 examples:
@@ -183,6 +194,16 @@ def _parser() -> argparse.ArgumentParser:
     dream.add_argument("--out", type=Path, default=Path("dream.mp4"), help="default: dream.mp4")
     dream.set_defaults(command=_dream)
 
+    play = add("play", "dream in the browser; the dream follows your keys", PLAY_EXAMPLES)
+    play.add_argument("model", help=model_help)
+    play.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine only)"
+    )
+    play.add_argument("--port", type=int, default=8765, help="0 takes any free one (default: 8765)")
+    play.add_argument("--beside-real", action="store_true", help="show the real env, fed the same actions")
+    play.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
+    play.set_defaults(command=_play)
+
     evaluate = add("evaluate", "score a model's policy and the baselines in the real env", EVALUATE_EXAMPLES)
     evaluate.add_argument("model", help=model_help)
     evaluate.add_argument("--episodes", type=int, default=100, help="real episodes of each policy (default: 100)")
@@ -290,6 +311,24 @@ def _dream(options: argparse.Namespace) -> None:
         random_actions=options.random,
     )
     print(f"dream written: {options.out}")
+
+
+def _play(options: argparse.Namespace) -> None:
+    for module in ("fastapi", "uvicorn", "websockets"):
+        if find_spec(module) is None:
+            raise UserError(
+                f'play needs the package {module!r}, which is not installed; pip install "worldsim-rl[play]"'
+            )
+    from worldsim.play.server import play
+
+    play(
+        options.model,
+        host=options.host,
+        port=options.port,
+        beside_real=options.beside_real,
+        open_browser=not options.no_browser,
+        say=partial(print, flush=True),
+    )
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -1,0 +1,89 @@
+"""Which keys, buttons and sliders the actions of an env get, as plain data for the page."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from worldsim.data.episode import EnvSpec
+
+# Words in the meaning of an action -> the key held for it, by the names that browsers give (KeyboardEvent.code).
+KEYS = {
+    "left": "ArrowLeft",
+    "right": "ArrowRight",
+    "up": "ArrowUp",
+    "forward": "ArrowUp",
+    "gas": "ArrowUp",
+    "main": "ArrowUp",
+    "down": "ArrowDown",
+    "backward": "ArrowDown",
+    "brake": "ArrowDown",
+    "fire": "Space",
+    "attack": "Space",
+    "shoot": "Space",
+}
+# Letters that do the same as the arrows, for keyboards without them.
+ALTERNATIVES = {"KeyA": "ArrowLeft", "KeyD": "ArrowRight", "KeyW": "ArrowUp", "KeyS": "ArrowDown"}
+NOTHING = ("noop", "nothing", "none", "stay", "torque 0")
+PAIRS = (("ArrowLeft", "ArrowRight"), ("ArrowDown", "ArrowUp"), ("KeyJ", "KeyL"), ("KeyK", "KeyI"))
+
+
+def controls(spec: EnvSpec) -> dict[str, Any]:
+    """What the page offers for the actions of `spec`.
+
+    Discrete: {"type", "rest", "alternatives", "buttons": [{"value", "name", "keys"}]}; an action is played while all of
+    its keys are held, of several the one with the most keys; `rest` (None where there is no such action) while none
+    is. Box: {"type", "rest", "alternatives", "sliders": [{"name", "low", "high", "keys": [of low, of high]}]}.
+    """
+    if spec.action_space["type"] == "discrete":
+        return {
+            "type": "discrete",
+            "rest": rest_action(spec),
+            "alternatives": ALTERNATIVES,
+            "buttons": _buttons(spec.action_meanings),
+        }
+    low, high = box_bounds(spec)
+    sliders = [
+        {"name": name, "low": low[i], "high": high[i], "keys": list(PAIRS[i]) if i < len(PAIRS) else []}
+        for i, name in enumerate(spec.action_meanings)
+    ]
+    return {"type": "box", "rest": rest_action(spec), "alternatives": ALTERNATIVES, "sliders": sliders}
+
+
+def box_bounds(spec: EnvSpec) -> tuple[list[float], list[float]]:
+    """The bounds (A,) of a Box action as a slider has them: an unbounded side ends at 3, where tanh is all but flat."""
+    sides = (np.asarray(spec.action_space[name], np.float32).reshape(-1) for name in ("low", "high"))
+    low, high = (np.nan_to_num(side, posinf=3.0, neginf=-3.0).tolist() for side in sides)
+    return low, high
+
+
+def rest_action(spec: EnvSpec) -> int | list[float] | None:
+    """The action that does nothing: 0 within the bounds of a Box; None for a Discrete space that has no such action."""
+    if spec.action_space["type"] == "box":
+        low, high = box_bounds(spec)
+        return np.clip(0.0, low, high).tolist()
+    names = [meaning.lower() for meaning in spec.action_meanings]
+    return next((names.index(name) for name in NOTHING if name in names), None)
+
+
+def _buttons(meanings: list[str]) -> list[dict[str, Any]]:
+    buttons: list[dict[str, Any]] = []
+    taken: set[tuple[str, ...]] = set()
+    for value, name in enumerate(meanings):
+        keys = [] if name.lower() in NOTHING else sorted({KEYS[word] for word in _words(name)})
+        if (not keys or tuple(keys) in taken) and name.lower() not in NOTHING and value < 9:
+            keys = [f"Digit{value + 1}"]
+        taken.add(tuple(keys))
+        buttons.append({"value": value, "name": name, "keys": keys})
+    return buttons
+
+
+def _words(name: str) -> list[str]:
+    """The words of KEYS in a meaning; Atari writes them together ("upleftfire")."""
+    found: list[str] = []
+    for word in re.findall("[a-z]+", name.lower()):
+        parts = re.findall("|".join(KEYS), word)
+        found += parts if "".join(parts) == word else []
+    return found
