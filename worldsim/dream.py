@@ -241,6 +241,11 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         rows = {"lengths": self._lengths, "ended": self._ended, "temperatures": self._temperatures}
         return {"state": self._state.clone(), **{name: values.copy() for name, values in rows.items()}}
 
+    def set_temperature(self, temperature: float) -> None:
+        """From the next step on, in all rows: the dreams that are under way and those to come."""
+        self.temperature = temperature
+        self._temperatures[:] = temperature
+
     def load_state(self, saved: dict[str, Any]) -> Any:
         """Return to a saved state, as often as wanted; gives its observation. UserError if it has other rows."""
         if len(saved["lengths"]) != self.num_envs:

@@ -101,13 +101,25 @@ class Session:
                 self._rewind()
             case "policy":
                 self._let_policy_play(value)
-            case "temperature" | "sampling_steps":
-                setattr(self._env, command.type, value)
-            case "speed":
-                self._speed = value
+            case "temperature" | "sampling_steps" | "speed":
+                self._set(command.type, value)
             case "record":
                 return self._record(value)
         return None
+
+    def _set(self, name: str, value: Any) -> None:
+        if name == "temperature":
+            self._env.set_temperature(value)
+        elif name == "sampling_steps":
+            self._env.sampling_steps = value
+        else:
+            self._speed = value
+
+    def _load_dream(self, saved: dict[str, Any]) -> NDArray[Any]:
+        """Load a state of the dream, but not the temperature that it was saved with; returns the observations."""
+        observations = self._env.load_state(saved)
+        self._env.set_temperature(self._env.temperature)
+        return observations
 
     def restart(self) -> None:
         """A new dream from another real start; with a real env, from the first frame of its new episode.
@@ -123,7 +135,7 @@ class Session:
             frames = torch.from_numpy(self._real.observation[None])
             saved["state"] = self._env.model.start_episode(frames, [row_generator(seed)])
             saved["lengths"][:], saved["ended"][:] = 0, False
-            self._observations = self._env.load_state(saved)
+            self._observations = self._load_dream(saved)
         self._step, self._total_reward = 0, 0.0
         self._outcome = {"reward": 0.0, "survival": 1.0, "uncertainty": 0.0}
         self._ended: str | None = None
@@ -246,7 +258,7 @@ class Session:
         self._return_to(self._rewinds.pop())
 
     def _return_to(self, moment: Moment) -> None:
-        self._observations = self._env.load_state(moment.dream)
+        self._observations = self._load_dream(moment.dream)
         self._step, self._total_reward = moment.step, moment.total_reward
         self._outcome, self._ended, self._last_action = moment.outcome, moment.ended, None
         self.is_playing = self.is_playing and self._ended is None
