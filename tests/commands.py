@@ -105,6 +105,9 @@ def _run(arguments: list[str], log: Path, stop: Stop | None, file_kilobytes: int
     if file_kilobytes is not None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # writing then fails with an error of its own, EFBIG
         resource.setrlimit(resource.RLIMIT_FSIZE, (1024 * file_kilobytes, resource.RLIM_INFINITY))
+    import torch
+
+    torch.seed()  # forked children would share the server's random state, as processes of their own do not
     from worldsim.cli import main
 
     sys.exit(main(arguments))

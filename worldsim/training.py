@@ -72,17 +72,20 @@ def fit(
     log_every: int = 10,
     images_every: int = 0,
     progress: bool = True,
+    seed: int = 0,
 ) -> FitResult:
     """Call `learner.update()` until `steps` updates are done, counted over all runs in `folder`.
 
     Resumes from the checkpoint in `folder`, and returns at once, with the learner loaded, when that is finished. A
     checkpoint is written every `checkpoint_seconds` or `checkpoint_steps`, whichever comes first, when a signal stops
-    the run, and at the end. Metrics are averaged over `log_every` steps. `images_every=0` draws no pictures.
+    the run, and at the end. Metrics are averaged over `log_every` steps. `images_every=0` draws no pictures. Layers that
+    draw from torch's own generator, such as dropout, follow from `seed`, in whatever process the training begins.
 
     Raises TrainingError for a loss that is not finite (the last checkpoint is kept), KeyboardInterrupt after Ctrl-C
     and UserError after SIGTERM (both save first), and UserError for a folder that cannot be written or a checkpoint
     that does not fit the learner.
     """
+    _seed_random_states(seed)
     start = resume(learner, folder)
     if start.steps >= steps:
         return start
@@ -190,6 +193,12 @@ def _random_states() -> dict[str, Any]:
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }
+
+
+def _seed_random_states(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
+    torch.manual_seed(seed)
 
 
 def _set_random_states(states: Mapping[str, Any]) -> None:

@@ -174,6 +174,7 @@ def train_tokenizer(
         name=f"tokenizer, round {round_number}" if refined else "tokenizer",
         images_every=max(1, steps // 8),
         checkpoint_seconds=config.checkpoint_seconds,
+        seed=config.seed,
     )
     return learner.tokenizer
 
@@ -214,6 +215,7 @@ def train_dynamics(
         folder=round_folders(run, round_number).dynamics,
         name=f"dynamics, round {round_number}",
         checkpoint_seconds=config.checkpoint_seconds,
+        seed=config.seed + 1000 * round_number,
     )
     return learner
 
@@ -317,6 +319,7 @@ def train_agent(
         name=f"agent, round {round_number}",
         log_every=1,
         checkpoint_seconds=config.checkpoint_seconds,
+        seed=config.seed + 1000 * round_number,
     )
     with explained("save the policy", folders.policy):
         notes = {"env": store.spec.id, "rounds": round_number + 1, "greedy": config.evaluate.greedy}
