@@ -78,8 +78,8 @@ def fit(
 
     Resumes from the checkpoint in `folder`, and returns at once, with the learner loaded, when that is finished. A
     checkpoint is written every `checkpoint_seconds` or `checkpoint_steps`, whichever comes first, when a signal stops
-    the run, and at the end. Metrics are averaged over `log_every` steps. `images_every=0` draws no pictures. Layers that
-    draw from torch's own generator, such as dropout, follow from `seed`, in whatever process the training begins.
+    the run, and at the end. Metrics are averaged over `log_every` steps. `images_every=0` draws no pictures. Layers
+    that draw from torch's own generator, such as dropout, follow from `seed`, in whatever process the training begins.
 
     Raises TrainingError for a loss that is not finite (the last checkpoint is kept), KeyboardInterrupt after Ctrl-C
     and UserError after SIGTERM (both save first), and UserError for a folder that cannot be written or a checkpoint
