@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import mmap
 import sys
 from typing import Any, cast
 
@@ -37,9 +38,9 @@ def test_a_dream_of_real_frames_does_not_drift(store: EpisodeStore) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
 def test_memory_is_that_of_this_process() -> None:
     before = resident_megabytes()
-    kept = torch.ones(30_000_000)  # 120 MB
-    after = resident_megabytes()
+    with mmap.mmap(-1, 120_000_000) as kept:  # a tensor might get memory that another test has freed
+        kept.write(b"1" * len(kept))
+        after = resident_megabytes()
     assert before is not None
     assert after is not None
-    assert 80 < after - before < 200
-    assert kept[0] == 1
+    assert 80 < after - before < 300
