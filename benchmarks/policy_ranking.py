@@ -25,18 +25,15 @@ from numpy.typing import NDArray
 
 from worldsim import envs
 from worldsim.agents.policy_io import load_policy
-from worldsim.config import from_dict
-from worldsim.device import choose_device, choose_precision
-from worldsim.envs import EnvConfig
 from worldsim.evaluation.blind import Sequenced, alternations, constants
 from worldsim.evaluation.dreamt_return import Act, score_in_dream
 from worldsim.evaluation.returns import MakeBatchPolicy, MakePolicy, score_policy
 from worldsim.evaluation.statistics import Score
-from worldsim.model_folder import load_model
 from worldsim.rollouts import Policy
 from worldsim.scripted_policies import StickyRandom, UniformRandom
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained
-from worldsim.workflow.showing import model_folder
+from worldsim.workflow.reality import env_config
+from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
 
 HOLD_STEPS = (4, 16, 32)
@@ -57,13 +54,11 @@ def main() -> None:
     """Play, print, and write the report."""
     arguments = _arguments()
     folder = model_folder(arguments.model)
-    device = choose_device("auto")
-    dtype = choose_precision("auto", device)
-    model = load_model(folder, device=device, dtype=dtype)
-    make_env = partial(envs.make, from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json"))
+    model = load_here(folder)
+    make_env = partial(envs.make, env_config(model.spec, folder))
 
     report: dict[str, dict[str, Any]] = {}
-    for candidate in policies(model, folder, dtype, arguments.seed):
+    for candidate in policies(model, folder, model.dtype, arguments.seed):
         seeds = range(arguments.seed, arguments.seed + arguments.episodes)
         real = score_policy(
             make_env,

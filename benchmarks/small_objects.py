@@ -37,9 +37,8 @@ from numpy.typing import NDArray
 from benchmarks import object_detector
 from benchmarks.labelled_frames import KINDS, TAKE_COVER, Box, Frames, LabelledEpisode, collect
 from benchmarks.object_detector import SMALLEST_AREA, Detector, detect, match
-from worldsim.device import choose_device, choose_precision
 from worldsim.envs import EnvConfig
-from worldsim.model_folder import load_model
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel, row_generator
 
 SIZES = (SMALLEST_AREA, 2.0, 4.0, 8.0, 32.0, math.inf)  # bounds of the size classes, pixels
@@ -227,8 +226,7 @@ def main() -> None:
     model: WorldModel | None = None
     config = TAKE_COVER
     if arguments.model:
-        device = choose_device("auto")
-        model = load_model(arguments.model, device=device, dtype=choose_precision("auto", device))
+        model = load_here(arguments.model)
         config = EnvConfig(**model.spec.settings)
     detector = _detector(arguments, config)
     episodes = collect(arguments.frames, arguments.seed + 2, config)

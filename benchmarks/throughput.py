@@ -32,14 +32,13 @@ from benchmarks.training_step import dynamics_training, matrix_rate, own_shapes_
 from worldsim.agents.actor_critic import ActorCriticLearner
 from worldsim.agents.config import ActorCriticConfig
 from worldsim.data.files import write_json
-from worldsim.device import autocast, choose_device, choose_precision, describe
+from worldsim.device import autocast, describe
 from worldsim.dream import DreamVectorEnv
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model
 from worldsim.tokenizers.loss import reconstruction_loss
 from worldsim.tokenizers.pixel_range import to_model_range
 from worldsim.tokenizers.vit import VitTokenizer
-from worldsim.workflow.showing import model_folder
+from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel, row_generator
 
 BATCHES = (1, 16, 64, 256)
@@ -55,9 +54,8 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    device = choose_device("auto")
-    dtype = choose_precision("auto", device)
-    model = load_model(model_folder(arguments.model), device=device, dtype=dtype)
+    model = load_here(model_folder(arguments.model))
+    device, dtype = model.device, model.dtype
 
     report: dict[str, Any] = {"model": arguments.model, "machine": machine(device, dtype)}
     here = report["machine"]

@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
-from worldsim.device import choose_device, choose_precision
 from worldsim.evaluation.statistics import area_under_roc
 from worldsim.evaluation.stretches import Stretches, draw_stretches, encode, start_dreams
-from worldsim.model_folder import load_model
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel, row_generator
 
 SIGNALS = ("movement", "spread", "round_trip", "hazard")
@@ -38,8 +37,7 @@ WORST = {"above_median": 0.5, "worst_tenth": 0.9}
 def main() -> None:
     """Dream, compare, print."""
     arguments = _arguments()
-    device = choose_device("auto")
-    model = load_model(arguments.model, device=device, dtype=choose_precision("auto", device))
+    model = load_here(arguments.model)
     stretches = draw_stretches(
         EpisodeStore.open(arguments.episodes),
         arguments.starts,

@@ -42,6 +42,23 @@ class BatchPolicy(Protocol):
         """The actions of the rows (P,), ascending, that still play, after their frames (P, H, W, C)."""
 
 
+class OneRow:
+    """A `Policy` as a `BatchPolicy` of one row."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.name = policy.name
+        self._policy = policy
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begins the one episode."""
+        [seed] = seeds
+        self._policy.reset(seed)
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
+        """The one action."""
+        return [self._policy(frames[0])]
+
+
 @dataclass(frozen=True)
 class EpisodeResult:
     """One episode as it was played. `frames` is None where they were not kept."""
@@ -71,7 +88,7 @@ def play_episode(
     """One episode; see `play_side_by_side`."""
     [result] = play_side_by_side(
         [env],
-        _OneRow(policy),
+        OneRow(policy),
         [seed],
         max_steps=max_steps,
         max_tics=max_tics,
@@ -158,39 +175,28 @@ def play_many(
     blocks = [numbered[first : first + at_once] for first in range(0, len(numbered), at_once)]
     shares = [blocks[worker::workers] for worker in range(min(workers, len(blocks)))]
     if shares:
-        task = _play_blocks if side_by_side else _play_share
-        common = {"make_env": make_env, "make_policy": make_policy, "max_steps": max_steps, "keep_frames": keep_frames}
-        run_workers(task, [{**common, "blocks": share} for share in shares], receive)
+        common = {
+            "make_env": make_env,
+            "make_policy": make_policy,
+            "side_by_side": side_by_side,
+            "max_steps": max_steps,
+            "keep_frames": keep_frames,
+        }
+        run_workers(_play_blocks, [{**common, "blocks": share} for share in shares], receive)
     return [results[number] for number, _ in numbered]
-
-
-def _play_share(
-    send: Send,
-    *,
-    make_env: Callable[[], Env],
-    make_policy: Callable[[], Policy],
-    blocks: Sequence[Sequence[tuple[int, int]]],
-    max_steps: int | None,
-    keep_frames: bool,
-) -> None:
-    env, policy = make_env(), make_policy()
-    try:
-        for [(number, seed)] in blocks:
-            send((number, play_episode(env, policy, seed, max_steps=max_steps, keep_frames=keep_frames)))
-    finally:
-        env.close()
 
 
 def _play_blocks(
     send: Send,
     *,
     make_env: Callable[[], Env],
-    make_policy: Callable[[], BatchPolicy],
+    make_policy: Callable[[], Any],
+    side_by_side: int,
     blocks: Sequence[Sequence[tuple[int, int]]],
     max_steps: int | None,
     keep_frames: bool,
 ) -> None:
-    policy = make_policy()
+    policy = make_policy() if side_by_side else OneRow(make_policy())
     with several(make_env, max(len(block) for block in blocks)) as envs:
         for block in blocks:
             seeds = [seed for _, seed in block]
@@ -209,21 +215,6 @@ def several(make_env: Callable[[], Env], count: int) -> Iterator[list[Env]]:
             stack.callback(env.close)
             envs.append(env)
         yield envs
-
-
-class _OneRow:
-    """A `Policy` as the only row of a `BatchPolicy`."""
-
-    def __init__(self, policy: Policy) -> None:
-        self.name = policy.name
-        self._policy = policy
-
-    def reset(self, seeds: Sequence[int]) -> None:
-        [seed] = seeds
-        self._policy.reset(seed)
-
-    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
-        return [self._policy(frames[0])]
 
 
 @dataclass

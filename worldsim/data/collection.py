@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.episode import EnvSpec, as_episode
 from worldsim.data.files import explained, write_json
 from worldsim.data.shards import IndexEntry
 from worldsim.data.store import EpisodeStore, open_or_create
 from worldsim.errors import UserError
-from worldsim.rollouts import BatchPolicy, Env, EpisodeResult, Policy, play_episode, play_side_by_side, several
+from worldsim.rollouts import BatchPolicy, Env, OneRow, Policy, play_side_by_side, several
 from worldsim.workers import Send, run_workers
 
 REPORT_SECONDS = 0.5
@@ -151,20 +151,26 @@ def _collect_share(
         first = _block_begun(plan, share_tics, writer.entries)
         if not _left(share_tics, writer.entries[:first]):
             return
-        policy, reporter = make_policy(), _Reporter(send)
+        policy = make_policy() if plan.side_by_side else OneRow(make_policy())
+        reporter = _Reporter(send)
         with several(make_env, max(1, plan.side_by_side)) as envs:
             while left := _left(share_tics, writer.entries[:first]):
                 count = _block_size(plan, left, writer.entries[:first])
                 numbers = [worker + plan.workers * (first + k) for k in range(count)]
                 seeds = [episode_seed(plan.seed, plan.round, number) for number in numbers]
-                limits: dict[str, Any] = {"max_steps": plan.max_steps, "max_tics": left, "on_step": reporter.add_step}
-                if plan.side_by_side:
-                    results = play_side_by_side(envs, policy, seeds, **limits, reset_options=plan.reset_options)
-                else:
-                    results = [play_episode(envs[0], policy, *seeds, **limits, reset_options=plan.reset_options)]
+                results = play_side_by_side(
+                    envs,
+                    policy,
+                    seeds,
+                    max_steps=plan.max_steps,
+                    max_tics=left,
+                    on_step=reporter.add_step,
+                    reset_options=plan.reset_options,
+                )
                 stored = len(writer.entries) - first  # of a block that was interrupted
                 for number, result in list(zip(numbers, results, strict=True))[stored:]:
-                    writer.append(_as_episode(result, plan, number))
+                    split = "held_out" if is_held_out(number, plan.held_out_fraction) else "train"
+                    writer.append(as_episode(result, policy=plan.policy, split=split, round=plan.round))
                     reporter.send(episodes=1)
                 first += count
 
@@ -193,24 +199,6 @@ def _left(share_tics: int, entries: list[IndexEntry]) -> int:
     left = share_tics - sum(entry.tics for entry in entries)
     longest_step = max((-(-entry.tics // (entry.frames - 1)) for entry in entries), default=1)
     return left if left >= longest_step else 0
-
-
-def _as_episode(result: EpisodeResult, plan: RoundPlan, number: int) -> Episode:
-    assert result.frames is not None
-    terminated, truncated = np.zeros((2, result.length), np.bool_)
-    terminated[-1], truncated[-1] = result.terminated, result.truncated
-    return Episode(
-        frames=result.frames,
-        actions=result.actions,
-        rewards=result.rewards,
-        terminated=terminated,
-        truncated=truncated,
-        seed=result.seed,
-        policy=plan.policy,
-        split="held_out" if is_held_out(number, plan.held_out_fraction) else "train",
-        tics=result.tics,
-        round=plan.round,
-    )
 
 
 class _Reporter:

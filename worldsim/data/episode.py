@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.errors import UserError
+from worldsim.rollouts import EpisodeResult
 
 SPLITS = ("train", "held_out")
 
@@ -135,3 +136,22 @@ class Episode:
             raise ValueError(f"episode split {self.split!r}: expected one of {SPLITS}")
         if self.tics < steps:
             raise ValueError(f"episode tics: {self.tics} environment steps cannot make {steps} steps")
+
+
+def as_episode(result: EpisodeResult, *, policy: str, split: str, round: int = 0) -> Episode:  # noqa: A002
+    """What was played, with its frames, as it is stored. policy: the name of who played it."""
+    if result.frames is None:
+        raise ValueError("an episode is stored with its frames: play it with keep_frames=True")
+    last = np.arange(result.length) == result.length - 1
+    return Episode(
+        frames=result.frames,
+        actions=result.actions,
+        rewards=result.rewards,
+        terminated=last & result.terminated,
+        truncated=last & result.truncated,
+        seed=result.seed,
+        policy=policy,
+        split=split,
+        tics=result.tics,
+        round=round,
+    )

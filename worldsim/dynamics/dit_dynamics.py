@@ -19,7 +19,7 @@ from worldsim.dynamics.config import SIZES, DynamicsConfig
 from worldsim.dynamics.dit import DiT, DiTOutput
 from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.protocol import Dynamics, LatentClip, Outcome
-from worldsim.dynamics.scale import Expectation, LatentScale
+from worldsim.dynamics.scale import Expectation
 
 INNOVATION_BOUND = 5.0
 
@@ -62,12 +62,7 @@ class DiTDynamics(Dynamics):
     def __init__(
         self, config: DynamicsConfig, tokens: int, channels: int, grid: tuple[int, int], action_features: int
     ) -> None:
-        super().__init__()
-        self.config = config
-        self.latent_shape = (tokens, channels)
-        self.action_features = action_features
-        self.belief_size = config.belief_size
-        self.scale = LatentScale(tokens, channels)
+        super().__init__(config, tokens, channels, action_features)
         self.dit = DiT(config, tokens, 3 * channels, channels, grid, action_features)
         self.head = OutcomeHead(
             config.belief_size, action_features, SIZES[config.size].width, config.reward_bins, config.head_dropout

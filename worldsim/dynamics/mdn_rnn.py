@@ -20,7 +20,6 @@ from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.mixture import LOG_STD_RANGE, Mixture
 from worldsim.dynamics.protocol import Dynamics, LatentClip, Outcome
-from worldsim.dynamics.scale import LatentScale
 
 FORGET_BIAS = 1.0  # a fresh memory keeps (Gers et al. 2000, "Learning to forget")
 
@@ -54,12 +53,7 @@ class MdnRnnDynamics(Dynamics):
         self, config: DynamicsConfig, tokens: int, channels: int, grid: tuple[int, int], action_features: int
     ) -> None:
         """grid: of no use here, where a frame is one vector."""
-        super().__init__()
-        self.config = config
-        self.latent_shape = (tokens, channels)
-        self.action_features = action_features
-        self.belief_size = config.belief_size
-        self.scale = LatentScale(tokens, channels)
+        super().__init__(config, tokens, channels, action_features)
         size, numbers = config.belief_size, tokens * channels
         self.input = nn.Linear(numbers + action_features, 4 * size)
         self.recurrent = nn.Linear(size, 4 * size, bias=False)

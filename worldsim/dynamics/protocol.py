@@ -76,6 +76,14 @@ class Dynamics(nn.Module, ABC):
     scale: LatentScale
     head: OutcomeHead
 
+    def __init__(self, config: DynamicsConfig, tokens: int, channels: int, action_features: int) -> None:
+        super().__init__()
+        self.config = config
+        self.latent_shape = (tokens, channels)
+        self.action_features = action_features
+        self.belief_size = config.belief_size
+        self.scale = LatentScale(tokens, channels)
+
     @abstractmethod
     def loss(self, clip: LatentClip, *, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Training loss and its named parts: "latent", a squared error of the frames, "reward", "termination" and

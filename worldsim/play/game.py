@@ -10,17 +10,14 @@ from typing import Any
 from worldsim import envs
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import load_policy
-from worldsim.config import from_dict
-from worldsim.device import choose_device, choose_precision
-from worldsim.envs.config import EnvConfig
 from worldsim.envs.errors import UnusableEnvironmentError
 from worldsim.errors import UserError
-from worldsim.model_folder import load_model
 from worldsim.play.beside_real import BesideReal
 from worldsim.play.controls import controls
 from worldsim.play.session import Session
 from worldsim.workflow.policies import act_in_dream, is_greedy
-from worldsim.workflow.showing import model_folder
+from worldsim.workflow.reality import env_config
+from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
 
 
@@ -70,21 +67,20 @@ def load_game(name_or_folder: str, *, beside_real: bool) -> Game:
     Raises UserError if there is no such model, or if its real env is wanted and cannot be made here.
     """
     folder = model_folder(name_or_folder)
-    device = choose_device("auto")
-    model = load_model(folder, device=device, dtype=choose_precision("auto", device))
+    model = load_here(folder)
     policy_folder = folder / "policy"
     has_policy = policy_folder.is_dir()
     return Game(
         Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else folder.name,
         model,
-        load_policy(policy_folder, device) if has_policy else None,
+        load_policy(policy_folder, model.device) if has_policy else None,
         is_greedy(policy_folder) if has_policy else False,
         _real_maker(model, folder) if beside_real else None,
     )
 
 
 def _real_maker(model: WorldModel, folder: Path) -> Callable[[], Any]:
-    config = from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json")
+    config = env_config(model.spec, folder)
     try:
         envs.make(config).close()
     except UnusableEnvironmentError as error:

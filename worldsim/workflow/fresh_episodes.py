@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.episode import EnvSpec, as_episode
 from worldsim.data.store import EpisodeStore, open_or_create
 from worldsim.errors import UserError
 from worldsim.rollouts import Env, play_episode
@@ -40,29 +39,12 @@ def play_fresh_episodes(
             for number in range(len(store), max(episodes, LEAST_STEPS)):
                 if number >= episodes and steps >= LEAST_STEPS:
                     break
-                writer.append(_episode(env, policy, seed + number, number))
+                result = play_episode(env, policy, seed + number, max_steps=LONGEST_EPISODE)
+                split = "held_out" if number % 2 else "train"
+                writer.append(as_episode(result, policy=policy.name, split=split))
                 steps += writer.entries[-1].frames - 1
                 bar.update()
     finally:
         env.close()
     store.refresh()
     return store
-
-
-def _episode(env: Env, policy: StickyRandom, seed: int, number: int) -> Episode:
-    result = play_episode(env, policy, seed, max_steps=LONGEST_EPISODE)
-    assert result.frames is not None
-    terminated, truncated = np.zeros((2, result.length), np.bool_)
-    terminated[-1], truncated[-1] = result.terminated, result.truncated
-    return Episode(
-        frames=result.frames,
-        actions=result.actions,
-        rewards=result.rewards,
-        terminated=terminated,
-        truncated=truncated,
-        seed=seed,
-        policy=policy.name,
-        split="held_out" if number % 2 else "train",
-        tics=result.tics,
-        round=0,
-    )

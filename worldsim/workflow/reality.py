@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from worldsim import envs
 from worldsim.config import from_dict
-from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.episode import EnvSpec, as_episode
 from worldsim.data.store import EpisodeStore
 from worldsim.envs.config import EnvConfig
 from worldsim.model_folder import load_model
@@ -23,9 +22,14 @@ FRESH_STEPS = 500  # an episode is cut here: some envs never end one
 FRESH_SEED = 3_000_000  # far from the seeds of collection and evaluation
 
 
+def env_config(spec: EnvSpec, folder: Path) -> EnvConfig:
+    """The settings of the environment that the model in `folder` dreams of."""
+    return from_dict(EnvConfig, spec.settings, f"{folder}/config.json")
+
+
 def make_real_env(spec: EnvSpec, folder: Path) -> Env:
     """The environment that the model in `folder` dreams of. Raises UnusableEnvironmentError where it cannot be made."""
-    return envs.make(from_dict(EnvConfig, spec.settings, f"{folder}/config.json"))
+    return envs.make(env_config(spec, folder))
 
 
 def agent_episode(folder: Path, seed: int, dtype: torch.dtype) -> EpisodeResult:
@@ -57,23 +61,6 @@ def fresh_store(folder: Path, into: Path, dtype: torch.dtype) -> EpisodeStore:
     store = EpisodeStore.create(into, spec)
     with store.writer("fresh") as writer:
         for result in results:
-            writer.append(_episode(result, name))
+            writer.append(as_episode(result, policy=name, split="held_out"))
     store.refresh()
     return store
-
-
-def _episode(result: EpisodeResult, policy: str) -> Episode:
-    assert result.frames is not None
-    last = np.arange(result.length) == result.length - 1
-    return Episode(
-        frames=result.frames,
-        actions=result.actions,
-        rewards=result.rewards,
-        terminated=last & result.terminated,
-        truncated=last & result.truncated,
-        seed=result.seed,
-        policy=policy,
-        split="held_out",
-        tics=result.tics,
-        round=0,
-    )

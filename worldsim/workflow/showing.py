@@ -37,7 +37,7 @@ def dream_video(
     if out.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"--out {out}: expected a video file that ends in {' or '.join(VIDEO_SUFFIXES)}")
     folder = model_folder(name_or_folder)
-    model = _load(folder)
+    model = load_here(folder)
     policy = folder / "policy"
     think = None if random_actions or not policy.is_dir() else thinking_agent(policy, seed)
     video = long_dream(model, think=think, steps=steps, temperature=temperature, seed=seed)
@@ -53,7 +53,7 @@ def render(name_or_folder: str, out: Path | None, *, gif: bool, say: Callable[[s
     folder = model_folder(name_or_folder)
     run = folder.parent.parent if folder.parent.parent == Path(name_or_folder) else None
     target = out or run or Path("renders") / folder.name
-    model = _load(folder)
+    model = load_here(folder)
     has_policy = (folder / "policy").is_dir()
     episode, missing = None, []
     with tempfile.TemporaryDirectory() as temporary:
@@ -93,6 +93,7 @@ def _seed_to_show(run: Path | None) -> int:
         return FRESH_SEED
 
 
-def _load(folder: Path) -> WorldModel:
+def load_here(name_or_folder: Path | str) -> WorldModel:
+    """The model on the device, and in the precision, that this machine dreams best with."""
     device = choose_device("auto")
-    return load_model(folder, device=device, dtype=choose_precision("auto", device))
+    return load_model(name_or_folder, device=device, dtype=choose_precision("auto", device))

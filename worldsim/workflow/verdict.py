@@ -12,10 +12,8 @@ from typing import Any
 
 from worldsim import envs
 from worldsim.agents.policy_io import VALUE_WEIGHTS, load_policy
-from worldsim.config import from_dict
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
-from worldsim.envs.config import EnvConfig
 from worldsim.errors import UserError
 from worldsim.evaluation.blind import score_baselines
 from worldsim.evaluation.dreamt_return import Act, score_in_dream
@@ -27,7 +25,7 @@ from worldsim.evaluation.world import measure_world
 from worldsim.model_folder import load_model
 from worldsim.workflow.config import EvaluateConfig, RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained, thinking_agent
-from worldsim.workflow.reality import agent_episode
+from worldsim.workflow.reality import agent_episode, env_config
 from worldsim.workflow.report import report
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import Machine, round_folders
@@ -134,8 +132,7 @@ def judge(
     make_agent: makes its `BatchPolicy`, in worker processes. act: takes features (B, F), gives the actions of all rows.
     """
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
-    env_config = from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json")
-    make_env = partial(envs.make, env_config)
+    make_env = partial(envs.make, env_config(model.spec, folder))
     used = [] if store is None else [entry.seed for entry in store.entries]
     below = settings.seed - TUNING_OFFSET
     tuning_from = below if below >= 0 else settings.seed + TUNING_OFFSET

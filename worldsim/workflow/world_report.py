@@ -17,10 +17,8 @@ import torch
 from tqdm import tqdm
 
 from worldsim import envs
-from worldsim.config import from_dict
 from worldsim.data.files import explained, write_json, write_whole
 from worldsim.data.store import EpisodeStore
-from worldsim.device import choose_device, choose_precision
 from worldsim.envs.config import EnvConfig
 from worldsim.errors import UserError
 from worldsim.evaluation.branches import (
@@ -55,10 +53,10 @@ from worldsim.evaluation.world_page import summarize, write_page, write_scalars
 from worldsim.evaluation.world_pictures import branch_picture, drift_picture, horizon_picture
 from worldsim.evaluation.world_plots import check_matplotlib, draw_page
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model
 from worldsim.rendering import Frames
 from worldsim.workflow.fresh_episodes import play_fresh_episodes
-from worldsim.workflow.showing import model_folder
+from worldsim.workflow.reality import env_config
+from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
 
 FILE = "world.json"
@@ -113,9 +111,8 @@ def evaluate_world(
     effort = effort or Effort()
     folder = model_folder(name_or_folder)
     keep_freed_memory()
-    device = choose_device("auto")
-    model = load_model(folder, device=device, dtype=choose_precision("auto", device))
-    env = from_dict(EnvConfig, model.spec.settings, f"{folder}/config.json")
+    model = load_here(folder)
+    env = env_config(model.spec, folder)
     with explained("write the report", out):
         out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
