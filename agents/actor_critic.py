@@ -58,7 +58,9 @@ class ActorCriticLearner:
         self.device = torch.device(device)
         self.generator = torch.Generator().manual_seed(seed)
         spec = network_spec(envs, config.hidden)
-        self.policy = PolicyNetwork(spec, self.generator).to(self.device)
+        self.policy = PolicyNetwork(spec, self.generator)
+        self.policy.persist(config.initial_persistence)
+        self.policy.to(self.device)
         self.value = ValueNetwork(spec, self.generator).to(self.device)
         self.optimizer = torch.optim.Adam(
             [*self.policy.parameters(), *self.value.parameters()],
@@ -83,7 +85,8 @@ class ActorCriticLearner:
         played = time.perf_counter()
         inputs = rollout.observations[:-1].flatten(0, 1)  # (S, ...)
         if self.updates == 0:
-            # Both heads are still zero, so the statistics change neither the actions just taken nor the values.
+            # Both heads are still zero, so the statistics change neither the actions just taken nor the values; those
+            # of the last action, which `persist` reads, never change.
             self.policy.inputs.observe(inputs)
         batch, metrics = self._prepare(rollout)
         metrics |= self._optimise(batch)

@@ -26,6 +26,9 @@ class ActorCriticConfig:
     advantage_scale: "std" divides centred advantages by their standard deviation over the update (at least
         `advantage_floor`); "percentile" by DreamerV3's max(1, moving average of the returns' 95th - 5th percentile).
     hidden: widths of the policy's and of the value's trunk (two separate networks).
+    initial_persistence: with what probability a new policy repeats its last action, in [0, 1); 0: it draws each anew.
+        Where only lasting motion pays, draws that forget each other never find it. Needs discrete actions and
+        observations that tell the last one, as a world model's features do.
     """
 
     horizon: int = 32
@@ -45,6 +48,7 @@ class ActorCriticConfig:
     advantage_scale: str = "std"
     advantage_floor: float = 0.01
     hidden: list[int] = field(default_factory=lambda: [256, 256])
+    initial_persistence: float = 0.0
 
 
 @dataclass
@@ -103,6 +107,8 @@ def check_config(config: ActorCriticConfig) -> None:
     for name in unit:
         if not 0 <= getattr(config, name) <= 1:
             raise AgentConfigError(f"{name} must be in [0, 1], got {getattr(config, name)}.")
+    if not 0 <= config.initial_persistence < 1:
+        raise AgentConfigError(f"initial_persistence must be in [0, 1), got {config.initial_persistence}.")
     if config.advantage_scale not in ADVANTAGE_SCALES:
         expected = " or ".join(f"'{name}'" for name in ADVANTAGE_SCALES)
         raise AgentConfigError(f"advantage_scale must be {expected}, got '{config.advantage_scale}'.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from worldsim.agents.errors import UnusableSpaceError
 INPUT_LIMIT = 5.0
 MIN_VARIANCE = 1e-4
 INITIAL_LOG_STD = -0.5
+PLACE_WIDTH, READER_WIDTH, READER_OUTPUT = 16, 128, 48  # of TokenReader
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,8 @@ class NetworkSpec:
     """All that is needed to build a policy again.
 
     observation_shape: of one row; (H, W, C) uint8 if `pixels`, else any shape of numbers (flattened).
+    layout: of a world model's features: "tokens", "channels", "belief" and "action"; a row holds latents and then their
+    changes, tokens x channels each, the belief, and the last action. None: numbers of which nothing is known.
     action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear.
     reads: how many fixed random directions of the inputs the trunk sees; 0: the inputs themselves. deterministic: the
     policy always takes its likeliest action; the other probabilities of an evolved controller mean nothing.
@@ -36,6 +39,7 @@ class NetworkSpec:
     hidden: tuple[int, ...]
     reads: int = 0
     deterministic: bool = False
+    layout: dict[str, int] | None = None
 
 
 def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int]) -> NetworkSpec:
@@ -47,7 +51,13 @@ def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int
     if pixels and min(space.shape[:2]) < 8:
         raise UnusableSpaceError(f"Pixel observations must be (H, W, C) with H, W >= 8, got {space.shape}.")
     actions = describe_action_space(envs.single_action_space)
-    return NetworkSpec(tuple(int(n) for n in space.shape), pixels, actions, tuple(int(n) for n in hidden))
+    layout = getattr(envs, "feature_layout", None)
+    shape, widths = tuple(int(n) for n in space.shape), tuple(int(n) for n in hidden)
+    if layout is not None and shape != (
+        2 * layout["tokens"] * layout["channels"] + layout["belief"] + layout["action"],
+    ):
+        raise UnusableSpaceError(f"The layout {layout} does not describe observations of shape {shape}.")
+    return NetworkSpec(shape, pixels, actions, widths, layout=layout)
 
 
 class Inputs(nn.Module):
@@ -57,6 +67,8 @@ class Inputs(nn.Module):
     mean and variance of all observations that `observe` has seen, and limited to [-5, 5]. Without any they pass as
     they are. A nearly constant feature is divided by no less than 0.01: its noise must not become a signal that looks
     different in another environment. (Layer norm follows, so small observations lose nothing.)
+    Of a world model's features, a channel has one mean and variance for all tokens, so that the same thing looks the
+    same in every place, and the last action stays as it is.
     """
 
     mean: Tensor
@@ -67,6 +79,7 @@ class Inputs(nn.Module):
         super().__init__()
         self.pixels = spec.pixels
         self.shape = spec.observation_shape
+        self.layout = spec.layout
         size = 0 if spec.pixels else math.prod(spec.observation_shape)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
@@ -79,6 +92,8 @@ class Inputs(nn.Module):
             return
         batch = observations.reshape(observations.shape[0], -1).float()
         variance, mean = torch.var_mean(batch, dim=0, correction=0)
+        if self.layout is not None:
+            variance, mean = _pooled(variance, mean, self.layout)
         # Chan et al. (1979): moments of two samples joined.
         share = batch.shape[0] / (int(self.count) + batch.shape[0])
         delta = mean - self.mean
@@ -97,6 +112,18 @@ class Inputs(nn.Module):
         flat = observations.reshape(observations.shape[0], -1).float()  # (B, F)
         scaled = (flat - self.mean) * self.variance.clamp_min(MIN_VARIANCE).rsqrt()
         return scaled.clamp(-INPUT_LIMIT, INPUT_LIMIT)
+
+
+def _pooled(variance: Tensor, mean: Tensor, layout: Mapping[str, int]) -> tuple[Tensor, Tensor]:
+    """Moments (F,) of a world model's features with those of a channel joined over all tokens, actions left alone."""
+    tokens, channels = layout["tokens"], layout["channels"]
+    variance, mean = variance.clone(), mean.clone()
+    for part in (slice(0, tokens * channels), slice(tokens * channels, 2 * tokens * channels)):
+        means = mean[part].view(tokens, channels)
+        joined = variance[part].view(tokens, channels).mean(0) + means.var(0, correction=0)
+        variance[part], mean[part] = joined.repeat(tokens), means.mean(0).repeat(tokens)
+    variance[-layout["action"] :], mean[-layout["action"] :] = 1.0, 0.0
+    return variance, mean
 
 
 def _pixel_encoder(shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
@@ -128,12 +155,45 @@ class Projection(nn.Module):
         return inputs @ self.directions.T
 
 
+class TokenReader(nn.Module):
+    """A world model's features, (B, F) with `layout`, to numbers (B, size).
+
+    One small network reads each token, its change and its place. What it learns of an object in one part of the picture
+    holds in all others, where a network on flat features learns it for each place anew.
+    """
+
+    def __init__(self, layout: Mapping[str, int]) -> None:
+        super().__init__()
+        self.tokens, self.channels = layout["tokens"], layout["channels"]
+        self.place = nn.Parameter(torch.zeros(self.tokens, PLACE_WIDTH))
+        self.read = nn.Sequential(
+            nn.Linear(2 * self.channels + PLACE_WIDTH, READER_WIDTH),
+            nn.LayerNorm(READER_WIDTH),
+            nn.SiLU(),
+            nn.Linear(READER_WIDTH, READER_OUTPUT),
+            nn.SiLU(),
+        )
+        self.size = self.tokens * READER_OUTPUT + layout["belief"] + layout["action"]
+
+    def forward(self, features: Tensor) -> Tensor:
+        latents, changes, rest = features.tensor_split(
+            [self.tokens * self.channels, 2 * self.tokens * self.channels], 1
+        )
+        shape = (self.tokens, self.channels)
+        place = self.place.expand(len(features), -1, -1)
+        read = self.read(torch.cat([latents.unflatten(1, shape), changes.unflatten(1, shape), place], dim=-1))
+        return torch.cat([read.flatten(1), rest], dim=1)
+
+
 def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     """Network inputs to features (B, hidden[-1])."""
     layers: list[nn.Module] = []
     if spec.pixels:
         encoder, size = _pixel_encoder(spec.observation_shape)
         layers += [encoder, nn.LayerNorm(size)]
+    elif spec.layout is not None and spec.hidden:
+        reader = TokenReader(spec.layout)
+        layers, size = [reader], reader.size
     else:
         size = math.prod(spec.observation_shape)
     if spec.reads:
@@ -147,9 +207,11 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
 
 def initialise_trunk(trunk: nn.Sequential, generator: torch.Generator | None) -> None:
     """Convolutions and linear layers orthogonal with gain sqrt(2), biases 0 (norms: 1 and 0 as they come); fixed
-    directions orthonormal.
+    directions orthonormal; places normal with std 0.5.
     """
     for module in trunk.modules():
+        if isinstance(module, TokenReader):
+            nn.init.normal_(module.place, std=0.5, generator=generator)
         if isinstance(module, Projection):
             nn.init.orthogonal_(module.directions, generator=generator)
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -161,7 +223,8 @@ def initialise_trunk(trunk: nn.Sequential, generator: torch.Generator | None) ->
 class PolicyNetwork(nn.Module):
     """Observations to a distribution over actions.
 
-    The head starts at zero: a new policy is uniform (Box: centred), whatever the input statistics are.
+    The head starts at zero: a new policy is uniform (Box: centred), whatever the input statistics are. Where the
+    observation tells the last action and actions are discrete, the policy may lean to repeat it (`persist`).
     """
 
     def __init__(self, spec: NetworkSpec, generator: torch.Generator | None = None) -> None:
@@ -172,6 +235,9 @@ class PolicyNetwork(nn.Module):
         self.trunk, size = build_trunk(spec)
         self.head = nn.Linear(size, self.actions.size)
         self.log_std = nn.Parameter(torch.zeros(0 if self.actions.choices else self.actions.size))
+        told = self.actions.choices and spec.layout is not None
+        # Added to the logits of the last action, where the observation tells it.
+        self.persistence = nn.Parameter(torch.zeros(self.actions.size)) if told else None
         self.initialise(generator)
 
     def initialise(self, generator: torch.Generator | None) -> None:
@@ -181,9 +247,23 @@ class PolicyNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
         nn.init.constant_(self.log_std, INITIAL_LOG_STD)
 
+    @torch.no_grad()
+    def persist(self, probability: float) -> None:
+        """Make a new policy repeat its last action with this probability, in each part of it; 0: leave it uniform.
+
+        Only where the observation tells the last action: elsewhere there is nothing to do. It learns to do otherwise.
+        """
+        if probability and self.persistence is not None:
+            odds = probability / (1 - probability)
+            counts = torch.tensor([float(n) for n in self.actions.choices for _ in range(n)])
+            self.persistence.copy_((odds * (counts - 1)).log())
+
     def distribution(self, inputs: Tensor) -> Distribution:
         """The distribution for network inputs, that is for `self.inputs(observations)`."""
-        return self.actions.distribution(self.head(self.trunk(inputs)), self.log_std)
+        output = self.head(self.trunk(inputs))
+        if self.persistence is not None:
+            output = output + self.persistence * inputs[:, -len(self.persistence) :]
+        return self.actions.distribution(output, self.log_std)
 
     def forward(self, observations: Tensor) -> Distribution:
         return self.distribution(self.inputs(observations))

@@ -127,8 +127,9 @@ def _spec(config: Mapping[str, Any]) -> NetworkSpec:
         bool(spec["pixels"]),
         spec["action_space"],
         tuple(spec["hidden"]),
-        int(spec.get("reads", 0)),  # policies of before there were controllers have neither
+        int(spec.get("reads", 0)),  # policies of before there were controllers or layouts have none of these
         bool(spec.get("deterministic", False)),
+        spec.get("layout"),
     )
 
 

@@ -13,6 +13,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.data.actions import action_feature_count
 from worldsim.device import choose_device, choose_precision
 from worldsim.dream_starts import read_options
 from worldsim.errors import UserError
@@ -28,7 +29,11 @@ RENDER_MODES = ["human", "rgb_array"]
 
 
 def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
-    """Space of a row: pixels uint8 (H, W, C), or flat float32: latent (N D), belief (belief_size), features (both)."""
+    """Space of a row: pixels uint8 (H, W, C), or flat float32: latent (N D), belief (Z), features (2 N D + Z + A).
+
+    Features are the latents, what they differ by from those of the frame before, the belief, and the last action: one
+    frame does not tell what moves where.
+    """
     low, high = (bound.flatten().cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
     ones = np.ones(model.belief_size, np.float32)
     if observation == "pixels":
@@ -38,9 +43,17 @@ def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
     if observation == "belief":
         return gym.spaces.Box(-ones, ones, dtype=np.float32)
     if observation == "features":
-        bounds = (np.concatenate([low, -ones]), np.concatenate([high, ones]))
-        return gym.spaces.Box(*bounds, dtype=np.float32)
+        action = np.ones(action_feature_count(model.spec), np.float32)
+        lowest = np.concatenate([low, low - high, -ones, -action])
+        return gym.spaces.Box(lowest, np.concatenate([high, high - low, ones, action]), dtype=np.float32)
     raise UserError(f"observation={observation!r} is unknown: choose one of {', '.join(OBSERVATIONS)}")
+
+
+def feature_layout(model: WorldModel) -> dict[str, int]:
+    """What the numbers of "features" are, in their order: twice "tokens" x "channels", then "belief" and "action"."""
+    tokens, channels = model.latent_shape
+    action = action_feature_count(model.spec)
+    return {"tokens": tokens, "channels": channels, "belief": model.belief_size, "action": action}
 
 
 def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
@@ -52,8 +65,13 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
         return model.decode(state.latents).clone()
     if observation == "belief":
         return state.belief.clone()
-    latents = model.dynamics.scale.clamp(state.latents).flatten(1)  # (B, N D)
-    return latents.clone() if observation == "latent" else torch.cat([latents, state.belief], dim=1)
+    scale = model.dynamics.scale
+    latents = scale.clamp(state.latents).flatten(1)  # (B, N D)
+    if observation == "latent":
+        return latents.clone()
+    span = scale.high - scale.low
+    change = state.change.clamp(-span, span).flatten(1)
+    return torch.cat([latents, change, state.belief, state.action], dim=1)
 
 
 def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
@@ -91,7 +109,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         """model: a WorldModel, a folder, or the name of a released model (then loaded with `device` and `precision`).
 
-        observation: "pixels", "latent", "belief" or "features" (latents and belief). max_episode_steps: truncate here;
+        observation: "pixels", "latent", "belief" or "features". max_episode_steps: truncate here;
         None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
         start_contexts: other contexts than the model's own. temperature: variance of the sampler's noise; None: the
         model's own. uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
@@ -136,6 +154,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if not len(self._contexts):
             raise UserError(f"there are no start contexts of kind {start!r} to dream from")
         self.single_observation_space = observation_space(model, observation)
+        self.feature_layout = feature_layout(model) if observation == "features" else None
         self.single_action_space = model.spec.gym_action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

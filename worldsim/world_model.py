@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
-from worldsim.dynamics.protocol import Dynamics, DynamicsState
+from worldsim.dynamics.protocol import Dynamics, DynamicsState, Outcome
 from worldsim.errors import UserError
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import AnyTokenizer
@@ -39,11 +39,14 @@ class DreamStep:
 class WorldState:
     """Everything a batch of dreams goes on from; `step` and `observe` consume it, `clone` first to branch.
 
-    latents: unit-scale (B, N, D), the current frame. generators: one per row.
+    latents: unit-scale (B, N, D), the current frame. change: (B, N, D), what they differ by from the frame before, 0 at
+    the first. action: (B, A), features of the action that led here, 0 at the first frame. generators: one per row.
     """
 
     dynamics: DynamicsState
     latents: Tensor
+    change: Tensor
+    action: Tensor
     generators: tuple[torch.Generator, ...]
 
     @property
@@ -58,12 +61,14 @@ class WorldState:
     def clone(self) -> WorldState:
         """A copy that shares nothing with the original, random generators included."""
         generators = tuple(_copied(generator) for generator in self.generators)
-        return WorldState(self.dynamics.clone(), self.latents.clone(), generators)
+        shown = (self.latents.clone(), self.change.clone(), self.action.clone())
+        return WorldState(self.dynamics.clone(), *shown, generators)
 
     def select_rows(self, rows: Tensor) -> WorldState:
         """A copy of some rows (R,), indices; it goes on drawing from their generators."""
         generators = tuple(self.generators[row] for row in rows.tolist())
-        return WorldState(self.dynamics.select_rows(rows), self.latents[rows], generators)
+        shown = (self.latents[rows], self.change[rows], self.action[rows])
+        return WorldState(self.dynamics.select_rows(rows), *shown, generators)
 
 
 class WorldModel:
@@ -151,8 +156,13 @@ class WorldModel:
         has_action = (has_action & present).to(self.device)
         features = action_features(self.spec, actions.to(self.device)) * has_action[..., None]
         noise = self._draw(generators, frames)
-        state = self.dynamics.start(latents.to(self.device), features, has_action, present.to(self.device), noise)
-        return WorldState(state, latents[:, -1].to(self.device).float(), tuple(generators))
+        latents = latents.to(self.device)
+        state = self.dynamics.start(latents, features, has_action, present.to(self.device), noise)
+        current = latents[:, -1].float()
+        change = torch.zeros_like(current)
+        if frames > 1:
+            change = (current - latents[:, -2].float()) * has_action[:, -1, None, None]
+        return WorldState(state, current, change, features[:, -1], tuple(generators))
 
     def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
         """State after the given contexts (B,), a row each."""
@@ -186,7 +196,7 @@ class WorldModel:
         features = action_features(self.spec, actions.to(self.device))
         steps = sampling_steps or self.dynamics.config.sampling_steps
         dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, variance)
-        return replace(state, dynamics=dynamics, latents=outcome.latents), DreamStep(**vars(outcome))
+        return _advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()
     def observe(self, state: WorldState, frames: Tensor, actions: Tensor) -> tuple[WorldState, DreamStep]:
@@ -194,7 +204,7 @@ class WorldModel:
         noise = self._draw(state.generators, 2)
         features = action_features(self.spec, actions.to(self.device))
         dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
-        return replace(state, dynamics=dynamics, latents=outcome.latents), DreamStep(**vars(outcome))
+        return _advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()
     def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:
@@ -206,16 +216,24 @@ class WorldModel:
     @torch.inference_mode()
     def replace_rows(self, state: WorldState, rows: Tensor, fresh: WorldState) -> WorldState:
         """`state` with its `rows` (R,) replaced by those of `fresh` (R); each draws from the generator it had."""
-        latents = state.latents.clone()
-        latents[rows] = fresh.latents
-        return replace(
-            state, dynamics=self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics), latents=latents
-        )
+        latents, change, action = state.latents.clone(), state.change.clone(), state.action.clone()
+        latents[rows], change[rows], action[rows] = fresh.latents, fresh.change, fresh.action
+        dynamics = self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics)
+        return WorldState(dynamics, latents, change, action, state.generators)
 
     def _draw(self, generators: Sequence[torch.Generator], frames: int) -> Tensor:
         """Unit normal noise (B, frames, N, D), each row from its own generator."""
         shape = (frames, *self.latent_shape)
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
+
+
+def _advanced(
+    state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
+) -> tuple[WorldState, DreamStep]:
+    """The state one frame after `state`, and what that step shows. action: (B, A) features."""
+    change = outcome.latents - state.latents
+    after = replace(state, dynamics=dynamics, latents=outcome.latents, change=change, action=action)
+    return after, DreamStep(**vars(outcome))
 
 
 def row_generator(seed: int) -> torch.Generator:

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from worldsim.agents.networks import Inputs, NetworkSpec, PolicyNetwork
+from tests.worlds import tiny_world
+from worldsim.agents.errors import UnusableSpaceError
+from worldsim.agents.networks import Inputs, NetworkSpec, PolicyNetwork, TokenReader, network_spec
 from worldsim.agents.values import ValueNetwork
+from worldsim.dream import DreamVectorEnv, feature_layout
 
 FLAT = NetworkSpec((6,), False, {"type": "discrete", "n": 3, "start": 0}, (16, 16))
 PIXELS = NetworkSpec((64, 48, 3), True, {"type": "box", "shape": [2], "low": [-1, -1], "high": [1, 1]}, (16,))
+
+LAYOUT = {"tokens": 3, "channels": 2, "belief": 4, "action": 3}
+TOLD = NetworkSpec((2 * 6 + 4 + 3,), False, {"type": "discrete", "n": 3, "start": 0}, (16,), layout=LAYOUT)
 
 
 def test_input_statistics_are_those_of_all_observations() -> None:
@@ -70,3 +76,64 @@ def test_new_moments_leave_the_values_as_they_were() -> None:
     assert value.scale > 100
     torch.testing.assert_close(value(x), before, rtol=1e-4, atol=1e-3)
     assert value.normalised(x).abs().max() < 5
+
+
+def test_a_channel_has_one_scale_in_all_places_and_actions_stay() -> None:
+    inputs = Inputs(TOLD)
+    observations = torch.randn(90, 19, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    inputs.observe(observations[:40])
+    inputs.observe(observations[40:])
+    latents, changes = observations[:, :6].reshape(-1, 2), observations[:, 6:12].reshape(-1, 2)
+    torch.testing.assert_close(inputs.mean[:6], latents.mean(0).repeat(3))
+    torch.testing.assert_close(inputs.variance[:6], latents.var(0, correction=0).repeat(3))
+    torch.testing.assert_close(inputs.variance[6:12], changes.var(0, correction=0).repeat(3))
+    torch.testing.assert_close(inputs.variance[12:16], observations[:, 12:16].var(0, correction=0))
+    torch.testing.assert_close(inputs(observations)[:, 16:], observations[:, 16:].clamp(max=5))
+
+
+def test_what_is_read_of_a_token_does_not_depend_on_where_it_is_but_for_its_place() -> None:
+    reader = TokenReader(LAYOUT)
+    torch.nn.init.zeros_(reader.place)
+    features = torch.randn(5, 19, generator=torch.Generator().manual_seed(0))
+    order = torch.tensor([2, 0, 1])
+    moved = torch.cat(
+        [
+            features[:, :6].reshape(5, 3, 2)[:, order].flatten(1),
+            features[:, 6:12].reshape(5, 3, 2)[:, order].flatten(1),
+        ],
+        1,
+    )
+    read, moved_read = reader(features), reader(torch.cat([moved, features[:, 12:]], 1))
+    torch.testing.assert_close(moved_read[:, :-7], read[:, :-7].reshape(5, 3, -1)[:, order].flatten(1))
+    torch.testing.assert_close(moved_read[:, -7:], features[:, 12:])
+
+
+def test_a_new_policy_repeats_the_last_action_as_often_as_asked() -> None:
+    policy = PolicyNetwork(TOLD, torch.Generator().manual_seed(0))
+    policy.persist(0.9)
+    observations = torch.randn(2, 19, generator=torch.Generator().manual_seed(1))
+    observations[:, -3:] = torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])  # the second has no last action
+    expected = torch.tensor([[0.05, 0.9, 0.05], [1 / 3, 1 / 3, 1 / 3]])
+    torch.testing.assert_close(policy(observations).log_probs.exp(), expected)
+    several = NetworkSpec((24,), False, {"type": "multi_binary", "n": 4}, (16,), layout={**LAYOUT, "action": 8})
+    repeated = PolicyNetwork(several)
+    repeated.persist(0.75)
+    observations = torch.zeros(1, 24)
+    observations[:, -7::2] = 1.0  # all four parts on
+    for part in repeated(observations).parts:
+        torch.testing.assert_close(part.log_probs.exp(), torch.tensor([[0.25, 0.75]]))
+
+
+def test_where_no_last_action_is_told_nothing_persists() -> None:
+    policy = PolicyNetwork(FLAT)
+    policy.persist(0.9)
+    torch.testing.assert_close(policy(torch.randn(1, 6)).log_probs.exp(), torch.full((1, 3), 1 / 3))
+
+
+def test_a_layout_that_does_not_fit_is_refused() -> None:
+    model = tiny_world()
+    rows = DreamVectorEnv(model, 1, observation="features")
+    assert network_spec(rows, [8]).layout == feature_layout(model)
+    rows.feature_layout = LAYOUT
+    with pytest.raises(UnusableSpaceError, match="does not describe observations of shape"):
+        network_spec(rows, [8])

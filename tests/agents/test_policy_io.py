@@ -41,6 +41,18 @@ def test_round_trip(policy: PolicyNetwork, tmp_path: Path) -> None:
     assert (load_policy(tmp_path / "a" / "b").act(OBSERVATIONS, greedy=True) == [0, 2]).all()
 
 
+def test_what_is_known_of_the_observations_is_kept(tmp_path: Path) -> None:
+    layout = {"tokens": 2, "channels": 3, "belief": 4, "action": 2}
+    told = NetworkSpec((18,), False, {"type": "discrete", "n": 2, "start": 0}, (8,), layout=layout)
+    network = PolicyNetwork(told, torch.Generator().manual_seed(0))
+    network.persist(0.8)
+    save_policy(network, tmp_path)
+    restored = load_policy(tmp_path)
+    observations = torch.randn(5, 18, generator=torch.Generator().manual_seed(1))
+    assert restored.spec == told
+    torch.testing.assert_close(restored(observations).log_probs, network(observations).log_probs, rtol=0, atol=0)
+
+
 def test_the_value_lies_beside_its_policy(policy: PolicyNetwork, tmp_path: Path) -> None:
     value = ValueNetwork(SPEC, torch.Generator().manual_seed(3))
     torch.nn.init.normal_(value.head.weight, generator=torch.Generator().manual_seed(4))

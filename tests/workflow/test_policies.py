@@ -17,6 +17,7 @@ from worldsim.agents.policies import NetworkPolicy
 from worldsim.agents.policy_io import save_policy
 from worldsim.agents.values import ValueNetwork
 from worldsim.dream import DreamVectorEnv
+from worldsim.errors import UserError
 from worldsim.evaluation.panel import Thoughts
 from worldsim.evaluation.videos import agent_in_reality
 from worldsim.model_folder import save_model
@@ -86,3 +87,12 @@ def test_an_agent_to_watch_is_as_greedy_as_it_is_judged(greedy: bool, tmp_path: 
     assert thoughts.values is None
     again = thinking_agent(tmp_path, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
     np.testing.assert_array_equal(again.actions, thoughts.actions)
+
+
+def test_a_policy_of_another_observation_is_refused(tmp_path: Path) -> None:
+    model, other = tiny_world("discrete"), tiny_world("box")
+    save_model(model, tmp_path)
+    spec = network_spec(DreamVectorEnv(other, 1, observation="features"), [16])
+    save_policy(PolicyNetwork(spec), tmp_path / "policy")
+    with pytest.raises(UserError, match=r"reads observations of shape .* have .*: train a policy in its dream"):
+        load_dream_trained(tmp_path, tmp_path / "policy")

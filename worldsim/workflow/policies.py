@@ -16,7 +16,8 @@ from worldsim.agents.actions import Categorical, MultiCategorical
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policies import NetworkPolicy
 from worldsim.agents.policy_io import load_policy, load_value, read_policy_config
-from worldsim.dream import observe_state
+from worldsim.dream import observation_space, observe_state
+from worldsim.errors import UserError
 from worldsim.evaluation.panel import Think, Thoughts
 from worldsim.model_folder import load_model
 from worldsim.rollouts import Action
@@ -108,9 +109,18 @@ def load_dream_trained(
     noise: float = 0.0,
     dtype: torch.dtype = torch.float32,
 ) -> DreamTrainedPolicy:
-    """The policy in `policy_folder` on the world model in `model_folder`; for worker processes."""
+    """The policy in `policy_folder` on the world model in `model_folder`; for worker processes.
+
+    Raises UserError if the two do not belong together.
+    """
     model = load_model(model_folder, dtype=dtype)
     network = load_policy(Path(policy_folder))
+    shown = observation_space(model, "features").shape
+    if network.spec.observation_shape != shown:
+        raise UserError(
+            f"the policy in {policy_folder} reads observations of shape {network.spec.observation_shape}, those of the "
+            f"world model in {model_folder} have {shown}: train a policy in its dream with `worldsim run`"
+        )
     return DreamTrainedPolicy(model, partial(NetworkPolicy, network, greedy=greedy), noise=noise)
 
 
