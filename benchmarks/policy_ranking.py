@@ -1,12 +1,14 @@
 """Does the dream rank policies as reality does?
 
     python -m benchmarks.policy_ranking take_cover --json ranking.json
-    python -m benchmarks.policy_ranking runs/take_cover --steps 100 --episodes 64
+    python -m benchmarks.policy_ranking runs/take_cover --steps 100 --episodes 64 --picture ranking.png
+    python -m benchmarks.policy_ranking runs/a --policy runs/a/round-00/world_model/policy --policy other/policy
 
-Every constant action, alternations of actions, random play and the model's own policy each play the first `--steps`
-steps of episodes, in the real env and in the dream. An agent that learns in the dream climbs the dream's order, so what
-the dream ranks wrongly it learns wrongly. Printed: both means, their rank correlation, and the regret: how much less
-the dream's favourite earns in the real env than the best of these policies. The seeds are not those of any verdict.
+Every constant action, alternations of actions, random play, the model's own policy and others trained on its features
+each play the first `--steps` steps of episodes, in the real env and in the dream. An agent that learns in the dream
+climbs the dream's order, so what the dream ranks wrongly it learns wrongly. Printed: both means, their correlation
+(Pearson's, and Spearman's of the ranks), and the regret: how much less the dream's favourite earns in the real env than
+the best of these policies. The seeds are not those of any verdict.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from worldsim.evaluation.blind import Sequenced, alternations, constants
 from worldsim.evaluation.dreamt_return import Act, score_in_dream
 from worldsim.evaluation.returns import MakeBatchPolicy, MakePolicy, score_policy
 from worldsim.evaluation.statistics import Score
+from worldsim.evaluation.world_plots import check_matplotlib
 from worldsim.rollouts import Policy
 from worldsim.scripted_policies import StickyRandom, UniformRandom
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained
@@ -58,7 +61,7 @@ def main() -> None:
     make_env = partial(envs.make, env_config(model.spec, folder))
 
     report: dict[str, dict[str, Any]] = {}
-    for candidate in policies(model, folder, model.dtype, arguments.seed):
+    for candidate in policies(model, folder, arguments.policy, model.dtype, arguments.seed):
         seeds = range(arguments.seed, arguments.seed + arguments.episodes)
         real = score_policy(
             make_env,
@@ -84,12 +87,14 @@ def main() -> None:
         [part["real"]["mean"] for part in report.values()], [part["dream"]["mean"] for part in report.values()]
     )
     _print(report, summary)
+    if arguments.picture:
+        draw(report, summary, model.spec.id, arguments.picture)
     if arguments.json:
         arguments.json.write_text(json.dumps({"policies": report, **summary}, indent=2) + "\n")
 
 
-def policies(model: WorldModel, folder: Path, dtype: torch.dtype, seed: int) -> list[Candidate]:
-    """The blind ones, and the model's own if it has one."""
+def policies(model: WorldModel, folder: Path, others: Sequence[Path], dtype: torch.dtype, seed: int) -> list[Candidate]:
+    """The blind ones, the model's own if it has one, and those in the folders `others`."""
     space = model.spec.gym_action_space()
     single = constants(space)[:MOST_CONSTANTS]
     blind: list[tuple[str, Callable[[], Policy]]] = [
@@ -99,14 +104,16 @@ def policies(model: WorldModel, folder: Path, dtype: torch.dtype, seed: int) -> 
         *((_named(candidate), candidate.make_policy) for candidate in alternations(space, HOLD_STEPS)),
     ]
     found = [Candidate(name, make, partial(each_row, make, seed)) for name, make in blind]
-    policy = folder / "policy"
-    if not policy.is_dir():
-        return found
+    if (folder / "policy").is_dir():
+        found.append(_trained("the model's policy", folder, folder / "policy", dtype, seed))
+    return found + [_trained(str(policy), folder, policy, dtype, seed) for policy in others]
+
+
+def _trained(name: str, folder: Path, policy: Path, dtype: torch.dtype, seed: int) -> Candidate:
     greedy = is_greedy(policy)
     real = partial(load_dream_trained, folder, policy, greedy=greedy, dtype=dtype)
     network = load_policy(policy)
-    own = Candidate("the model's policy", real, lambda rows: act_in_dream(network, seed, greedy), SIDE_BY_SIDE)
-    return [*found, own]
+    return Candidate(name, real, lambda rows: act_in_dream(network, seed, greedy), SIDE_BY_SIDE)
 
 
 def each_row(make_policy: Callable[[], Policy], seed: int, rows: int) -> Act:
@@ -119,12 +126,33 @@ def each_row(make_policy: Callable[[], Policy], seed: int, rows: int) -> Act:
 
 
 def compare(real: Sequence[float], dream: Sequence[float]) -> dict[str, float]:
-    """rank_correlation (Spearman's, ties by their mean rank) and regret: best real mean minus that of dream's best."""
+    """correlation (Pearson's), rank_correlation (Spearman's, ties by their mean rank) and regret: best real mean minus
+    that of the dream's best.
+    """
     favourite = int(np.argmax(dream))
     return {
+        "correlation": float(np.corrcoef(real, dream)[0, 1]),
         "rank_correlation": float(np.corrcoef(_ranks(real), _ranks(dream))[0, 1]),
         "regret": float(max(real) - real[favourite]),
     }
+
+
+def draw(report: dict[str, dict[str, Any]], summary: dict[str, float], env_id: str, path: Path) -> None:
+    """Dream against reality, a point with both intervals for each policy. Raises UserError without matplotlib."""
+    check_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    axes = figure.subplots()
+    for name, part in report.items():
+        x, y = part["dream"], part["real"]
+        spread = [[[end["mean"] - end["ci95"][0]], [end["ci95"][1] - end["mean"]]] for end in (x, y)]
+        axes.errorbar(x["mean"], y["mean"], xerr=spread[0], yerr=spread[1], fmt="o", markersize=4, linewidth=0.8)
+        axes.annotate(name, (x["mean"], y["mean"]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+    axes.axline((0, 0), slope=1, color="#8a8a8a", linewidth=0.8, linestyle="--")
+    axes.set(xlabel="mean return in the dream", ylabel="mean return in the real env")
+    axes.set_title(f"{env_id}: Pearson {summary['correlation']:.2f}, Spearman {summary['rank_correlation']:.2f}")
+    figure.savefig(path, dpi=150)
 
 
 def _ranks(values: Sequence[float]) -> NDArray[np.float64]:
@@ -146,18 +174,23 @@ def _print(report: dict[str, dict[str, Any]], summary: dict[str, float]) -> None
     for name, part in sorted(report.items(), key=lambda item: -item[1]["real"]["mean"]):
         cells = [f"{part[w]['mean']:8.1f}  {'{:.0f} to {:.0f}'.format(*part[w]['ci95']):16}" for w in ("real", "dream")]
         print(f"{name:28}{cells[0]}{cells[1]}")
-    print(f"rank correlation {summary['rank_correlation']:.2f}, regret {summary['regret']:.1f}")
+    print(
+        f"correlation {summary['correlation']:.2f}, of ranks {summary['rank_correlation']:.2f}, "
+        f"regret {summary['regret']:.1f}"
+    )
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a world model folder, a run folder, or a released model's name")
+    parser.add_argument("--policy", type=Path, action="append", default=[], help="another policy's folder; repeatable")
     parser.add_argument("--steps", type=int, default=100, help="of an episode, at most (default: 100)")
     parser.add_argument("--episodes", type=int, default=64, help="of each policy, real and dreamt (default: 64)")
     parser.add_argument("--temperature", type=float, help="of the dreams (default: the model's own)")
     parser.add_argument("--seed", type=int, default=400_000, help="first seed (default: 400000)")
     parser.add_argument("--workers", type=int, default=2, help="processes that play the real env (default: 2)")
     parser.add_argument("--json", type=Path, help="file for the report")
+    parser.add_argument("--picture", type=Path, help="PNG with dream against reality (needs matplotlib)")
     return parser.parse_args()
 
 

@@ -12,11 +12,14 @@ from worldsim.scripted_policies import OpenLoop
 
 
 def test_the_same_order_has_no_regret() -> None:
-    assert compare([1.0, 5.0, 3.0], [10.0, 70.0, 11.0]) == {"rank_correlation": pytest.approx(1.0), "regret": 0.0}
+    expected = {"correlation": pytest.approx(1.0), "rank_correlation": pytest.approx(1.0), "regret": 0.0}
+    assert compare([1.0, 5.0, 3.0], [10.0, 50.0, 30.0]) == expected
+    assert compare([1.0, 5.0, 3.0], [10.0, 70.0, 11.0])["correlation"] < 0.9
 
 
 def test_the_reverse_order_regrets_the_whole_range() -> None:
-    assert compare([1.0, 5.0, 3.0], [3.0, 1.0, 2.0]) == {"rank_correlation": pytest.approx(-1.0), "regret": 4.0}
+    expected = {"correlation": pytest.approx(-1.0), "rank_correlation": pytest.approx(-1.0), "regret": 4.0}
+    assert compare([1.0, 5.0, 3.0], [3.0, 1.0, 2.0]) == expected
 
 
 def test_ties_share_their_rank() -> None:
