@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -117,17 +118,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
     options = _parsed(arguments)
     try:
+        if "TORCHELASTIC_RUN_ID" in os.environ and options.command is not _run:
+            raise UserError("torchrun is for the commands run and train: start this one alone")
         options.command(options)
     except KeyboardInterrupt as stop:
-        print(f"worldsim: {str(stop) or 'stopped; run the same command again to go on'}", file=sys.stderr)
+        if _speaks():
+            print(f"worldsim: {str(stop) or 'stopped; run the same command again to go on'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if not _speaks():
+            return 2
         if options.debug or not _is_for_the_user(error):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"worldsim: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def _speaks() -> bool:
+    """Whether this process says why it ends. Of those that torchrun started, the first one to end does."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from worldsim.distributed import speaks_first
+
+    return speaks_first()
 
 
 def _is_for_the_user(error: Exception) -> bool:

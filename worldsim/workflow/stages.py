@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from worldsim import envs
+from worldsim import distributed, envs
 from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
@@ -95,7 +95,8 @@ def collect_episodes(
     Raises UserError if they are too few to hold some out.
     """
     if source is not None and round_number == 0:
-        return _checked(take_episodes(source, run, config.collect.compression), config)
+        distributed.on_rank_0(lambda: take_episodes(source, run, config.collect.compression))
+        return _checked(EpisodeStore.open(run / "episodes"), config)
     if round_number == 0:
         stickiness = config.collect.stickiness
         make_policy: Any = partial(
@@ -114,7 +115,8 @@ def collect_episodes(
             dtype=machine.dtype,
         )
         policy_name = f"dream-trained, round {round_number - 1}"
-    store = collect(
+    play = partial(
+        collect,
         run / "episodes",
         spec,
         partial(envs.make, config.env),
@@ -129,8 +131,9 @@ def collect_episodes(
         progress=True,
         reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,
-    ).through_round(round_number)
-    return _checked(store, config)
+    )
+    distributed.on_rank_0(play)
+    return _checked(EpisodeStore.open(run / "episodes").through_round(round_number), config)
 
 
 def _checked(store: EpisodeStore, config: RunConfig) -> EpisodeStore:
@@ -181,9 +184,11 @@ def train_tokenizer(
 
 def encode_episodes(store: EpisodeStore, tokenizer: AnyTokenizer, machine: Machine) -> LatentCache:
     """The latents of all episodes, kept beside them under the tokenizer's fingerprint."""
-    return encode_store(
-        store, tokenizer, tokenizer_fingerprint(tokenizer), device=machine.device, dtype=machine.dtype, progress=True
+    fingerprint = tokenizer_fingerprint(tokenizer)
+    distributed.on_rank_0(
+        lambda: encode_store(store, tokenizer, fingerprint, machine.device, machine.dtype, progress=True)
     )
+    return LatentCache.open(store, fingerprint)
 
 
 def train_dynamics(
