@@ -9,10 +9,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from worldsim import __version__
 from worldsim.errors import UserError
+
+if TYPE_CHECKING:
+    from worldsim.workflow.config import RunConfig
 
 RUN_EXAMPLES = """\
 examples:
@@ -29,8 +32,10 @@ COLLECT_EXAMPLES = """\
 examples:
   worldsim collect quickstart                            into runs/quickstart/episodes
   worldsim collect take_cover collect.workers=8 --folder runs/t1
+  worldsim collect take_cover collect.workers=16 --folder /shared/t1 --collector 3/8    the third of eight machines
 
-`worldsim run` with the same config and folder goes on from these episodes.
+`worldsim run` with the same config and folder goes on from these episodes. Collectors on several machines share the
+folder and play collect.workers shares, each a part of them; the episodes are those of one machine.
 """
 TRAIN_EXAMPLES = """\
 examples:
@@ -299,19 +304,39 @@ def _add_walks(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
             walk.add_argument("--until", choices=("tokenizer", "dynamics", "agent"), default=until)
         else:
             walk.set_defaults(until=until)
-        walk.set_defaults(command=_run)
+        if name == "collect":
+            walk.add_argument("--collector", metavar="K/N", help="play the K-th of N parts, as one of N collectors")
+        walk.set_defaults(command=_collect if name == "collect" else _run)
 
 
 def _run(options: argparse.Namespace) -> None:
+    config, folder = _config_and_folder(options)
+    from worldsim.workflow.run import run
+
+    run(config, folder, print, until=options.until)
+
+
+def _collect(options: argparse.Namespace) -> None:
+    if options.collector is None:
+        _run(options)
+        return
+    number, slash, total = options.collector.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal()):
+        raise UserError(f"--collector {options.collector}: expected K/N, such as 3/8 for the third of eight")
+    config, folder = _config_and_folder(options)
+    from worldsim.data.collection import Collector
+    from worldsim.workflow.run import collect_share
+
+    collect_share(config, folder, print, Collector(int(number), int(total)))
+
+
+def _config_and_folder(options: argparse.Namespace) -> tuple[RunConfig, Path]:
     from worldsim.config import load_config, resolve_config_path
 
     path = resolve_config_path(options.config)
     from worldsim.workflow.config import RunConfig
 
-    config = load_config(RunConfig, path, options.overrides)
-    from worldsim.workflow.run import run
-
-    run(config, options.folder or Path("runs") / path.stem, print, until=options.until)
+    return load_config(RunConfig, path, options.overrides), options.folder or Path("runs") / path.stem
 
 
 def _dream(options: argparse.Namespace) -> None:

@@ -14,7 +14,8 @@ import torch
 
 from worldsim import distributed
 from worldsim.config import differences, to_dict
-from worldsim.data.files import explained, write_json
+from worldsim.data.collection import Collector, unfinished
+from worldsim.data.files import explained, in_turn, write_json
 from worldsim.data.import_episodes import has_real_env
 from worldsim.device import choose_device, choose_precision, describe
 from worldsim.errors import UserError
@@ -109,6 +110,27 @@ def _silent(text: str) -> None:
 
 def _unmeasured(stage: str) -> AbstractContextManager[None]:
     return nullcontext()
+
+
+def collect_share(config: RunConfig, folder: Path, say: Callable[[str], None], collector: Collector) -> None:
+    """Play a collector's share of round 0 in `folder`, which all collectors share; run again, it goes on.
+
+    Raises UserError for a config that contradicts what is on disk, and where there is nothing to play.
+    """
+    check_settings(config)
+    if config.collect.source is not None:
+        raise UserError(f"collect.source={config.collect.source}: these episodes are taken, none are played; use `run`")
+    with explained("collect", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with in_turn(folder / "episodes.lock"):
+            check_same_run(config, folder)
+            _begin(config, folder)
+    spec = stages.environment_spec(config)
+    check_environment(config, spec)
+    store = stages.play_round(config, folder, spec, 0, torch.float32, collector)
+    missing = unfinished(store, 0, config.collect.tics[0])
+    rest = f"not finished yet: {', '.join(map(str, missing))}" if missing else "all have finished: worldsim run goes on"
+    say(f"collector {collector} has finished; {rest}")
 
 
 def choose_machine(config: RunConfig) -> stages.Machine:

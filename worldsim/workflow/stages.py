@@ -14,7 +14,7 @@ from worldsim import distributed, envs
 from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
-from worldsim.data.collection import collect
+from worldsim.data.collection import Collector, collect
 from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained
 from worldsim.data.import_episodes import has_real_env
@@ -97,6 +97,19 @@ def collect_episodes(
     if source is not None and round_number == 0:
         distributed.on_rank_0(lambda: take_episodes(source, run, config.collect.compression))
         return _checked(EpisodeStore.open(run / "episodes"), config)
+    distributed.on_rank_0(lambda: play_round(config, run, spec, round_number, machine.dtype))
+    return _checked(EpisodeStore.open(run / "episodes").through_round(round_number), config)
+
+
+def play_round(
+    config: RunConfig,
+    run: Path,
+    spec: EnvSpec,
+    round_number: int,
+    dtype: torch.dtype,
+    collector: Collector | None = None,
+) -> EpisodeStore:
+    """Play a round, or a collector's share of it; see `collect`. dtype: of the policy's networks in later rounds."""
     if round_number == 0:
         stickiness = config.collect.stickiness
         make_policy: Any = partial(
@@ -112,11 +125,10 @@ def collect_episodes(
             before.world_model,
             before.policy,
             noise=config.collect.policy_noise,
-            dtype=machine.dtype,
+            dtype=dtype,
         )
         policy_name = f"dream-trained, round {round_number - 1}"
-    play = partial(
-        collect,
+    return collect(
         run / "episodes",
         spec,
         partial(envs.make, config.env),
@@ -131,9 +143,8 @@ def collect_episodes(
         progress=True,
         reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,
+        collector=collector,
     )
-    distributed.on_rank_0(play)
-    return _checked(EpisodeStore.open(run / "episodes").through_round(round_number), config)
 
 
 def _checked(store: EpisodeStore, config: RunConfig) -> EpisodeStore:
