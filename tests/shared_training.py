@@ -1,6 +1,7 @@
 """Trainings small enough for seconds, to be run by one process or by several: `python -m torch.distributed.run ...`.
 
-Called as `shared_training.py DATA KIND OUT STEPS [OUT STEPS ...]`, it trains every case in each folder OUT up to STEPS.
+Called as `shared_training.py DATA KIND OUT STEPS [OUT STEPS ...]`, it trains in each folder OUT up to STEPS: every case
+in one named "whole", else those that are handed over.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import fit
 
-STEPS = 6  # of a whole training
+STEPS, HALF = 4, 2  # of a whole training, and of one that is handed over
 DYNAMICS: dict[str, dict[str, Any]] = {
     "dit, muon": {"kind": "dit", "self_context_fraction": 0.25, "shortcut_fraction": 0.25, "sampling_steps": 2},
     "dit, adamw": {"kind": "dit", "optimizer": "adamw", "learning_rate": 1e-3},
@@ -33,6 +34,7 @@ DYNAMICS: dict[str, dict[str, Any]] = {
 }
 TOKENIZERS = ("vit", "convolutional")
 CASES = (*DYNAMICS, *TOKENIZERS)
+HANDED_OVER = ("dit, muon", "vit")  # one with both optimizers, one with a device generator
 
 
 def make_data(folder: Path) -> None:
@@ -77,7 +79,7 @@ def learner(case: str, data: Path) -> DynamicsLearner | TokenizerLearner:
 
 
 def train(data: Path, out: Path, steps: int) -> None:
-    for case in CASES:
+    for case in CASES if out.name == "whole" else HANDED_OVER:
         fit(learner(case, data), steps=steps, folder=out / case, name=case, log_every=1, progress=False, seed=3)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 
 import torch
@@ -138,9 +138,13 @@ def speaks_first() -> bool:
     """
     if not under_torchrun():
         return True
-    return int(_store().add("failures", 1)) == 1
+    try:
+        return int(_store().add("failures", 1)) == 1
+    except RuntimeError:  # torchrun itself is gone: better said twice than never
+        return True
 
 
+@lru_cache(maxsize=1)
 def _store() -> Any:
     """The dictionary that all processes share; torchrun keeps it, so it outlives each of them."""
     from torch.distributed.distributed_c10d import PrefixStore
@@ -323,15 +327,10 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a whole state into an optimizer whose parameters may be shared out."""
     optimizer.load_state_dict(state)
+    share = _replica if isinstance(optimizer, torch.optim.Muon) else _share_like
     for parameter, values in optimizer.state.items():
         if _is_share(parameter):
-            for name, value in values.items():
-                if value.shape == parameter.shape:
-                    values[name] = (
-                        _replica(value, parameter)
-                        if isinstance(optimizer, torch.optim.Muon)
-                        else _share_like(value, parameter)
-                    )
+            values |= {name: share(value, parameter) for name, value in values.items() if value.ndim}
 
 
 def gather_matrices(optimizer: torch.optim.Optimizer) -> None:
