@@ -24,6 +24,7 @@ examples:
   worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
   worldsim run take_cover_mdn_rnn                 Ha & Schmidhuber's models on the same data
   worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
+  torchrun --standalone --nproc-per-node 4 -m worldsim run take_cover          four GPUs (docs/scale.md)
 
 The same command goes on where an interrupted run stopped, skips what is finished, and refuses settings that contradict
 what lies in the folder. Watch it: tensorboard --logdir FOLDER
@@ -32,7 +33,7 @@ COLLECT_EXAMPLES = """\
 examples:
   worldsim collect quickstart                            into runs/quickstart/episodes
   worldsim collect take_cover collect.workers=8 --folder runs/t1
-  worldsim collect take_cover collect.workers=16 --folder /shared/t1 --collector 3/8    the third of eight machines
+  worldsim collect take_cover collect.workers=16 --folder /shared/t1 --collector 3/8    the third of eight
 
 `worldsim run` with the same config and folder goes on from these episodes. Collectors on several machines share the
 folder and play collect.workers shares, each a part of them; the episodes are those of one machine.
@@ -41,6 +42,7 @@ TRAIN_EXAMPLES = """\
 examples:
   worldsim train quickstart                       everything but the verdict
   worldsim train take_cover --until dynamics      a world model without an agent
+  torchrun --standalone --nproc-per-node 4 -m worldsim train take_cover distributed=fully_shard
 
 `worldsim run` with the same config and folder adds what is left.
 """
