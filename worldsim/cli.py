@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from worldsim import __version__
 from worldsim.errors import UserError
+
+if TYPE_CHECKING:
+    from worldsim.workflow.config import RunConfig
 
 RUN_EXAMPLES = """\
 examples:
@@ -20,6 +24,7 @@ examples:
   worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
   worldsim run take_cover_mdn_rnn                 Ha & Schmidhuber's models on the same data
   worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
+  torchrun --standalone --nproc-per-node 4 -m worldsim run take_cover          four GPUs (docs/scale.md)
 
 The same command goes on where an interrupted run stopped, skips what is finished, and refuses settings that contradict
 what lies in the folder. Watch it: tensorboard --logdir FOLDER
@@ -28,13 +33,16 @@ COLLECT_EXAMPLES = """\
 examples:
   worldsim collect quickstart                            into runs/quickstart/episodes
   worldsim collect take_cover collect.workers=8 --folder runs/t1
+  worldsim collect take_cover collect.workers=16 --folder /shared/t1 --collector 3/8    the third of eight
 
-`worldsim run` with the same config and folder goes on from these episodes.
+`worldsim run` with the same config and folder goes on from these episodes. Collectors on several machines share the
+folder and play collect.workers shares, each a part of them; the episodes are those of one machine.
 """
 TRAIN_EXAMPLES = """\
 examples:
   worldsim train quickstart                       everything but the verdict
   worldsim train take_cover --until dynamics      a world model without an agent
+  torchrun --standalone --nproc-per-node 4 -m worldsim train take_cover distributed=fully_shard
 
 `worldsim run` with the same config and folder adds what is left.
 """
@@ -117,17 +125,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
     options = _parsed(arguments)
     try:
+        if "TORCHELASTIC_RUN_ID" in os.environ and options.command is not _run:
+            raise UserError("torchrun is for the commands run and train: start this one alone")
         options.command(options)
     except KeyboardInterrupt as stop:
-        print(f"worldsim: {str(stop) or 'stopped; run the same command again to go on'}", file=sys.stderr)
+        if _speaks():
+            print(f"worldsim: {str(stop) or 'stopped; run the same command again to go on'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if not _speaks():
+            return 2
         if options.debug or not _is_for_the_user(error):
             raise
         message = " ".join(str(error).split()) or type(error).__name__
         print(f"worldsim: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def _speaks() -> bool:
+    """Whether this process says why it ends. Of those that torchrun started, the first one to end does."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from worldsim.distributed import speaks_first
+
+    return speaks_first()
 
 
 def _is_for_the_user(error: Exception) -> bool:
@@ -284,19 +306,39 @@ def _add_walks(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
             walk.add_argument("--until", choices=("tokenizer", "dynamics", "agent"), default=until)
         else:
             walk.set_defaults(until=until)
-        walk.set_defaults(command=_run)
+        if name == "collect":
+            walk.add_argument("--collector", metavar="K/N", help="play the K-th of N parts, as one of N collectors")
+        walk.set_defaults(command=_collect if name == "collect" else _run)
 
 
 def _run(options: argparse.Namespace) -> None:
+    config, folder = _config_and_folder(options)
+    from worldsim.workflow.run import run
+
+    run(config, folder, print, until=options.until)
+
+
+def _collect(options: argparse.Namespace) -> None:
+    if options.collector is None:
+        _run(options)
+        return
+    number, slash, total = options.collector.partition("/")
+    if not (slash and number.isdecimal() and total.isdecimal()):
+        raise UserError(f"--collector {options.collector}: expected K/N, such as 3/8 for the third of eight")
+    config, folder = _config_and_folder(options)
+    from worldsim.data.collection import Collector
+    from worldsim.workflow.run import collect_share
+
+    collect_share(config, folder, print, Collector(int(number), int(total)))
+
+
+def _config_and_folder(options: argparse.Namespace) -> tuple[RunConfig, Path]:
     from worldsim.config import load_config, resolve_config_path
 
     path = resolve_config_path(options.config)
     from worldsim.workflow.config import RunConfig
 
-    config = load_config(RunConfig, path, options.overrides)
-    from worldsim.workflow.run import run
-
-    run(config, options.folder or Path("runs") / path.stem, print, until=options.until)
+    return load_config(RunConfig, path, options.overrides), options.folder or Path("runs") / path.stem
 
 
 def _dream(options: argparse.Namespace) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from worldsim.distributed import gather_matrices, whole
+
 
 def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
     """The share of the peak learning rate at 0-based `step`: linear warm-up, then cosine decay to a tenth."""
@@ -36,10 +38,12 @@ def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) 
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "blocks." in name]
     chosen = {id(parameter) for parameter in matrices}
     rest = [parameter for _, parameter in named if id(parameter) not in chosen]
+    muon = torch.optim.Muon(
+        matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    gather_matrices(muon)
     return [
-        torch.optim.Muon(
-            matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-        ),
+        muon,
         torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
     ]
 
@@ -49,7 +53,7 @@ def average_weights(average: nn.Module, model: nn.Module, decay: float, step: in
     """Move the running average towards the model; a plain mean at first, so that short trainings forget their start."""
     decay = min(decay, step / (step + 9.0))
     for mean, current in zip(average.parameters(), model.parameters(), strict=True):
-        mean.lerp_(current, 1.0 - decay)
+        mean.lerp_(whole(current), 1.0 - decay)
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float, float], list[torch.optim.Optimizer]]] = {

@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -25,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldsim import distributed
 from worldsim.errors import UserError
 
 CHECKPOINT = "checkpoint.pt"
@@ -80,6 +81,7 @@ def fit(
     checkpoint is written every `checkpoint_seconds` or `checkpoint_steps`, whichever comes first, when a signal stops
     the run, and at the end. Metrics are averaged over `log_every` steps. `images_every=0` draws no pictures. Layers
     that draw from torch's own generator, such as dropout, follow from `seed`, in whatever process the training begins.
+    Of several processes that share the training the first one logs, draws and saves.
 
     Raises TrainingError for a loss that is not finite (the last checkpoint is kept), KeyboardInterrupt after Ctrl-C
     and UserError after SIGTERM (both save first), and UserError for a folder that cannot be written or a checkpoint
@@ -90,35 +92,38 @@ def fit(
     if start.steps >= steps:
         return start
     with _file_errors(folder, f"cannot log {name}"):
-        log = _Log(folder, name, start.steps)
+        log = _Log(folder, name, start.steps) if distributed.rank() == 0 else None
     clock = _Clock(start.seconds)
     step, saved = start.steps, start
     saved_at = time.monotonic()
     pending: list[dict[str, float]] = []
 
-    with log, _Bar(name, step, steps, progress) as bar, _Signals() as stop:
+    shown = progress and log is not None
+    with log or nullcontext(), _Bar(name, step, steps, shown) as bar, _Signals() as signals:
         while step < steps:
             metrics = learner.update()
             step += 1
             _check_finite(metrics, name, step, saved.steps)
             pending.append(metrics)
             bar.advance(metrics)
-            if step % log_every == 0 or step == steps:
+            if log is not None and (step % log_every == 0 or step == steps):
                 with _file_errors(folder, f"cannot log {name}"):
                     log.scalars(step, clock.seconds(), _means(pending))
                 pending = []
-            if images_every and (step % images_every == 0 or step == steps):
+            if log is not None and images_every and (step % images_every == 0 or step == steps):
                 pictures = _pictures(learner, step)
                 with _file_errors(folder, f"cannot log {name}"):
                     log.images(step, pictures)
             due = time.monotonic() - saved_at >= checkpoint_seconds
-            due = due or (checkpoint_steps is not None and step - saved.steps >= checkpoint_steps)
-            if due or stop.signal is not None or step == steps:
+            due = due or (checkpoint_steps is not None and step - saved.steps >= checkpoint_steps) or step == steps
+            # Clocks differ between processes, and so does the step at which a signal comes; what follows must not.
+            must_save, stop = distributed.largest(due, signals.number)
+            if must_save or stop:
                 saved = FitResult(step, clock.seconds())
                 save_checkpoint(learner, folder, saved)
                 saved_at = time.monotonic()
-            if stop.signal is not None:
-                _raise_stopped(stop.signal, name, step, steps)
+            if stop:
+                _raise_stopped(stop, name, step, steps)
     return saved
 
 
@@ -159,7 +164,10 @@ def read_checkpoint(folder: Path) -> dict[str, Any]:
 
 
 def save_checkpoint(learner: Learner, folder: Path, done: FitResult) -> None:
-    """Replace the checkpoint in `folder` in one atomic move; UserError, and the old one stays, on a full disk."""
+    """Replace the checkpoint in `folder` in one atomic move; UserError, and the old one stays, on a full disk.
+
+    Processes that share a training call it together, and the first one writes what one process would have written.
+    """
     path, temporary = folder / CHECKPOINT, folder / (CHECKPOINT + ".tmp")
     checkpoint = {
         "format": _FORMAT,
@@ -168,6 +176,8 @@ def save_checkpoint(learner: Learner, folder: Path, done: FitResult) -> None:
         "learner": learner.state_dict(),
         "random": _random_states(),
     }
+    if distributed.rank() > 0:
+        return
     with _file_errors(folder, f"cannot save {path}"):
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -191,8 +201,15 @@ def _random_states() -> dict[str, Any]:
         "python": random.getstate(),
         "numpy": (str(algorithm), keys.tolist(), int(position), int(has_gauss), float(gauss)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": _cuda_states(),
     }
+
+
+def _cuda_states() -> list[torch.Tensor]:
+    """Of all GPUs; of processes that share a training each uses one, in the same state as the first one's."""
+    if not torch.cuda.is_available():
+        return []
+    return [torch.cuda.get_rng_state()] if distributed.size() > 1 else torch.cuda.get_rng_state_all()
 
 
 def _seed_random_states(seed: int) -> None:
@@ -207,18 +224,21 @@ def _set_random_states(states: Mapping[str, Any]) -> None:
     algorithm, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((algorithm, np.asarray(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
     torch.set_rng_state(states["torch"])
-    if torch.cuda.is_available() and len(states["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(states["cuda"])
+    if torch.cuda.is_available() and states["cuda"] and distributed.size() > 1:
+        torch.cuda.set_rng_state(states["cuda"][0])
+    elif torch.cuda.is_available():
+        for device, state in enumerate(states["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(state, device)
 
 
 # --- stopping --------------------------------------------------------------------------------------------------------
 
 
 class _Signals:
-    """While entered, SIGINT and SIGTERM are noted in `signal`; a second one acts at once, as it would have before."""
+    """While entered, SIGINT and SIGTERM are noted in `number` (else 0); a second one acts at once, as before."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.number = 0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Signals:
@@ -231,7 +251,7 @@ class _Signals:
         self._restore()
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
-        self.signal = number
+        self.number = number
         self._restore()
 
     def _restore(self) -> None:

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.data.counting import CountingEnv, contents, fill, read_picture, spec
-from worldsim.data.collection import collect, episode_seed, is_held_out
+from worldsim.data.collection import Collector, collect, episode_seed, is_held_out, unfinished
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 from worldsim.rollouts import Action
@@ -235,6 +235,54 @@ def test_seeds_differ_and_never_change() -> None:
     assert len(seeds) == 1000
     assert max(seeds) < 2**31
     assert episode_seed(3, 0, 0) == 788445325
+
+
+def as_collector(folder: Path, number: int) -> None:
+    """What each of the two processes below runs."""
+    run(folder, workers=3, collector=Collector(number, 2))
+
+
+def test_collectors_that_begin_together_play_the_episodes_of_one_program(tmp_path: Path) -> None:
+    folder = tmp_path / "shared" / "store"
+    programs = [f"from tests.data.test_collection import *; as_collector(Path({str(folder)!r}), {k})" for k in (1, 2)]
+    processes = [subprocess.Popen([sys.executable, "-c", program]) for program in programs]
+    assert [process.wait(120) for process in processes] == [0, 0]
+    run(tmp_path / "one", workers=3)
+    expected, found = contents(tmp_path / "one"), contents(folder)
+    del found["round00-collectors.json"]
+    assert found == expected
+    assert len(run(folder, workers=3)) == len(EpisodeStore.open(tmp_path / "one"))
+
+
+def test_a_round_waits_for_its_collectors(tmp_path: Path) -> None:
+    run(tmp_path / "store", workers=4, collector=Collector(2, 3))
+    before = contents(tmp_path / "store")
+    with pytest.raises(UserError, match=r"lacks the shares of the collectors 1/3, 3/3: .* --collector 1/3"):
+        run(tmp_path / "store", workers=4)
+    assert contents(tmp_path / "store") == before
+    trap = tmp_path / "trap"
+    with pytest.raises(UserError, match="the engine stopped"):
+        run(tmp_path / "store", partial(FailingEnv, trap, 4), workers=4, collector=Collector(1, 3))
+    store = run(tmp_path / "store", workers=4, collector=Collector(1, 3))
+    assert unfinished(store, 0, 401) == [Collector(3, 3)]
+    store = run(tmp_path / "store", workers=4, collector=Collector(3, 3))
+    assert unfinished(store, 0, 401) == []
+    assert unfinished(store, 0, 4010) == [Collector(number, 3) for number in (1, 2, 3)]
+    run(tmp_path / "whole", workers=4)
+    assert {**contents(tmp_path / "whole"), **contents(tmp_path / "store")} == contents(tmp_path / "store")
+
+
+@pytest.mark.parametrize(("number", "total"), [(0, 2), (3, 2), (1, 5)])
+def test_collectors_must_have_workers(tmp_path: Path, number: int, total: int) -> None:
+    with pytest.raises(UserError, match=f"collector {number}/{total} of a round with 4 workers"):
+        run(tmp_path / "store", workers=4, collector=Collector(number, total))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_collectors_agree_on_their_number(tmp_path: Path) -> None:
+    run(tmp_path / "store", workers=4, collector=Collector(1, 4))
+    with pytest.raises(UserError, match="has 4 collectors"):
+        run(tmp_path / "store", workers=4, collector=Collector(1, 2))
 
 
 class HangingEnv(CountingEnv):

@@ -14,6 +14,8 @@ from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 
+ALL_ROWS = slice(None)
+
 
 @dataclass(frozen=True)
 class Clip:
@@ -81,9 +83,9 @@ class ClipSampler:
         if latents is not None:
             self._latents = torch.from_numpy(np.concatenate([latents[int(i)] for i in self._episodes]))
 
-    def sample(self, batch: int) -> Clip:
-        """`batch` clips of the sampler's length, drawn with replacement."""
-        episodes, starts = self._draw(batch)
+    def sample(self, batch: int, rows: slice = ALL_ROWS) -> Clip:
+        """`batch` clips of the sampler's length, drawn with replacement; only `rows` of them are read and returned."""
+        episodes, starts = (drawn[rows] for drawn in self._draw(batch))
         positions = starts[:, None] + np.arange(self._clip_frames)  # (B, T) in the episode
         frames = self._frames[episodes][:, None]
         present = torch.from_numpy(positions < frames)

@@ -5,6 +5,9 @@ An episode's seed and split follow from its number alone, so a collection that i
 with the same bytes as one that was not: only the episode that was being played is played again. A `BatchPolicy` plays a
 block of episodes at once. Which episodes form a block follows from what was stored before it; a block that was
 interrupted is played again as a whole, since the rows of another batch would differ in the last bit.
+
+The workers may be spread over several programs, on several machines that share the folder: `Collector`. As a worker's
+share is the same wherever it is played, so are the episodes.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from math import floor
@@ -22,7 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from worldsim.data.episode import EnvSpec, as_episode
-from worldsim.data.files import explained, write_json
+from worldsim.data.files import explained, in_turn, write_json
 from worldsim.data.shards import IndexEntry
 from worldsim.data.store import EpisodeStore, open_or_create
 from worldsim.errors import UserError
@@ -45,6 +49,20 @@ class RoundPlan:
     max_steps: int | None
     reset_options: dict[str, Any] | None
     side_by_side: int
+
+
+@dataclass(frozen=True)
+class Collector:
+    """One of `total` programs that collect a round together: plays the shares of every `total`-th worker.
+
+    number: from 1 to `total`.
+    """
+
+    number: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.total}"
 
 
 @dataclass(frozen=True)
@@ -72,6 +90,7 @@ def collect(
     reset_options: dict[str, Any] | None = None,
     compression: str = "none",
     side_by_side: int = 0,
+    collector: Collector | None = None,
 ) -> EpisodeStore:
     """Plays one round of `budget_tics` steps of the underlying environment and returns the store.
 
@@ -80,18 +99,39 @@ def collect(
     `max_steps` cuts single episodes, `reset_options` go to `env.reset`. side_by_side: 0 if the policy is a `Policy`;
     of a `BatchPolicy` the number of episodes that a worker plays at once. Raises UserError for unusable values, for a
     round that was begun otherwise, and when a worker fails; what was stored until then stays.
+
+    collector: plays only its share of the workers. A round that collectors began is theirs: without one nothing is
+    played, and UserError says which of them have not finished.
     """
     if budget_tics < workers or workers < 1:
         raise UserError(f"{budget_tics} tics for {workers} workers: expected at least 1 worker and 1 tic for each")
     if not 0 <= held_out_fraction <= 0.5:
         raise UserError(f"held_out_fraction: {held_out_fraction}, expected 0 to 0.5")
-    store = open_or_create(store_folder, spec, compression)
+    if collector is not None and not 1 <= collector.number <= collector.total <= workers:
+        raise UserError(
+            f"collector {collector} of a round with {workers} workers: expected 1/{workers} to {workers}/{workers} or "
+            "fewer collectors; collect.workers counts those of all collectors"
+        )
     plan = RoundPlan(seed, round, workers, held_out_fraction, policy_name, max_steps, reset_options, side_by_side)
-    _check_same_plan(store.folder / f"round{round:02d}.json", plan)
-    done = [entry for entry in store.entries if entry.round == round]
+    with explained("collect", Path(store_folder)), _begins_alone(Path(store_folder), collector):
+        store = open_or_create(store_folder, spec, compression)
+        _check_same_plan(_plan_path(store.folder, round), plan)
+        if collector is not None:
+            _check_same_collectors(_collectors_path(store.folder, round), collector)
+    if collector is None and _collectors_path(store.folder, round).exists():
+        if missing := unfinished(store, round, budget_tics):
+            raise UserError(
+                f"{store.folder}: round {round} lacks the shares of the collectors {', '.join(map(str, missing))}: "
+                f"wait for them, or run again those that were stopped (worldsim collect ... --collector {missing[0]})"
+            )
+        return store
+    mine = range(workers) if collector is None else range(collector.number - 1, workers, collector.total)
+    shares = _shares(budget_tics, workers)
+    names = {_shard_name(round, worker) for worker in mine}
+    done = [entry for i, entry in enumerate(store.entries) if store.shard_name(i) in names]
     episodes = len(done)
     with tqdm(
-        total=budget_tics,
+        total=sum(shares[worker] for worker in mine),
         initial=sum(entry.tics for entry in done),
         desc=f"collect round {round}",
         unit="frame",
@@ -106,12 +146,31 @@ def collect(
             bar.set_postfix(episodes=episodes, refresh=False)
             bar.update(message.tics)
 
-        shares = [budget_tics // workers + (worker < budget_tics % workers) for worker in range(workers)]
         common = {"folder": store.folder, "plan": plan, "make_env": make_env, "make_policy": make_policy}
-        arguments = [{**common, "worker": worker, "share_tics": share} for worker, share in enumerate(shares)]
+        arguments = [{**common, "worker": worker, "share_tics": shares[worker]} for worker in mine]
         run_workers(_collect_share, arguments, report)
     store.refresh()
     return store
+
+
+def unfinished(store: EpisodeStore, round_number: int, budget_tics: int) -> list[Collector]:
+    """Those of a round's collectors whose workers have not played all their tics; none if it has no collectors."""
+    plan_path, collectors_path = _plan_path(store.folder, round_number), _collectors_path(store.folder, round_number)
+    if not collectors_path.exists():
+        return []
+    plan = RoundPlan(**json.loads(plan_path.read_text(encoding="utf-8")))
+    collectors = _read_collectors(collectors_path)
+    shares = _shares(budget_tics, plan.workers)
+    played: dict[str, list[IndexEntry]] = {}
+    for i, entry in enumerate(store.entries):
+        played.setdefault(store.shard_name(i), []).append(entry)
+
+    def is_done(worker: int) -> bool:
+        entries = played.get(_shard_name(plan.round, worker), [])
+        return not _left(shares[worker], entries[: _block_begun(plan, shares[worker], entries)])
+
+    late = {worker % collectors for worker in range(plan.workers) if not is_done(worker)}
+    return [Collector(number + 1, collectors) for number in sorted(late)]
 
 
 def episode_seed(seed: int, round_number: int, number: int) -> int:
@@ -137,6 +196,43 @@ def _check_same_plan(path: Path, plan: RoundPlan) -> None:
         raise UserError(f"{path}: this round was begun with other values: {'; '.join(changed)}; use another folder")
 
 
+def _shares(budget_tics: int, workers: int) -> list[int]:
+    """The tics of each worker."""
+    return [budget_tics // workers + (worker < budget_tics % workers) for worker in range(workers)]
+
+
+def _begins_alone(store_folder: Path, collector: Collector | None) -> AbstractContextManager[None]:
+    """Of collectors that begin at the same moment, one makes the store while the others wait."""
+    if collector is None:
+        return nullcontext()
+    store_folder.parent.mkdir(parents=True, exist_ok=True)
+    return in_turn(store_folder.with_name(store_folder.name + ".lock"))
+
+
+def _check_same_collectors(path: Path, collector: Collector) -> None:
+    """Records how many collectors a new round has; raises UserError if it was begun with another number."""
+    if not path.exists():
+        write_json(path, {"collectors": collector.total})
+    elif (found := _read_collectors(path)) != collector.total:
+        raise UserError(f"collector {collector}: {path} says that this round has {found} collectors; keep that number")
+
+
+def _read_collectors(path: Path) -> int:
+    return int(json.loads(path.read_text(encoding="utf-8"))["collectors"])
+
+
+def _plan_path(store_folder: Path, round_number: int) -> Path:
+    return store_folder / f"round{round_number:02d}.json"
+
+
+def _collectors_path(store_folder: Path, round_number: int) -> Path:
+    return store_folder / f"round{round_number:02d}-collectors.json"
+
+
+def _shard_name(round_number: int, worker: int) -> str:
+    return f"round{round_number:02d}-worker{worker:02d}"
+
+
 def _collect_share(
     send: Send,
     *,
@@ -147,7 +243,7 @@ def _collect_share(
     make_env: Callable[[], Env],
     make_policy: Callable[[], Any],
 ) -> None:
-    with EpisodeStore.open(folder).writer(f"round{plan.round:02d}-worker{worker:02d}") as writer:
+    with EpisodeStore.open(folder).writer(_shard_name(plan.round, worker)) as writer:
         first = _block_begun(plan, share_tics, writer.entries)
         if not _left(share_tics, writer.entries[:first]):
             return

@@ -68,6 +68,14 @@ def sync_folders(*folders: Path) -> None:
             os.close(descriptor)
 
 
+@contextmanager
+def in_turn(path: Path) -> Iterator[None]:
+    """While entered, no other process is inside for this path: waits for its turn. The file `path` stays, empty."""
+    with open(path, "ab") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX)
+        yield
+
+
 def lock(file: IO[bytes], folder: Path) -> None:
     """Takes the file for this process until it is closed. Raises UserError if another one has it."""
     try:

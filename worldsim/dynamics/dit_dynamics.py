@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from worldsim import diffusion
+from worldsim.distributed import shared_count
 from worldsim.dynamics.config import SIZES, DynamicsConfig
 from worldsim.dynamics.dit import DiT, DiTOutput
 from worldsim.dynamics.heads import OutcomeHead
@@ -114,8 +115,8 @@ class DiTDynamics(Dynamics):
         known = clip.frame_valid & (torch.arange(frames, device=device) > 0)
         frame_weight = diffusion.ramp_weight(tau, self.config.finest_steps) * known
         error = (clean - target).square().mean(-1)  # (B, T, N)
-        latent_loss = (error * token_weight * frame_weight[..., None]).sum() / (
-            (token_weight * known[..., None]).sum().clamp(min=1)
+        latent_loss = (error * token_weight * frame_weight[..., None]).sum() / shared_count(
+            (token_weight * known[..., None]).sum()
         )
         reward_loss, termination_loss = self.head.losses(
             memory_pass.belief[:, :-1],
@@ -131,7 +132,7 @@ class DiTDynamics(Dynamics):
             "latent": latent_loss,
             "reward": reward_loss,
             "termination": termination_loss,
-            "change": (change * known[..., None]).sum() / (known.sum() * change.shape[-1]).clamp(min=1),
+            "change": (change * known[..., None]).sum() / shared_count(known.sum() * change.shape[-1]),
         }
         return total, {name: value.detach() for name, value in parts.items()}
 

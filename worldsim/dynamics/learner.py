@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from worldsim import distributed
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.clips import Clip, ClipSampler
 from worldsim.data.latents import LatentCache
@@ -70,6 +71,7 @@ class DynamicsLearner:
             self.model.scale.widen(some)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self._loss = distributed.data_parallel(self.model, self.model.loss)
         self._optimizers = OPTIMIZERS[config.optimizer](self.model, config.learning_rate, config.weight_decay)
 
     def update(self) -> dict[str, float]:
@@ -87,17 +89,17 @@ class DynamicsLearner:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
-        clip = self.latent_clip(self._sampler.sample(self.config.batch_clips))
+        clip = self.latent_clip(self._sampler.sample(self.config.batch_clips, distributed.rows()))
         with autocast(self.device, self.dtype):
-            loss, parts = self.model.loss(clip, generator=self._generator)
+            loss, parts = self._loss(clip, generator=self._generator)
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         for optimizer in self._optimizers:
             optimizer.step()
         self.step += 1
         average_weights(self.average, self.model, self.config.ema_decay, self.step)
-        metrics = {"loss": float(loss.detach())} | {name: float(value) for name, value in parts.items()}
-        metrics |= {"learning_rate": learning_rate, "grad_norm": float(norm)}
+        metrics = distributed.means({"loss": loss.detach(), **parts})
+        metrics |= {"learning_rate": learning_rate, "grad_norm": float(distributed.whole(norm))}
         if self.step == self.config.steps:
             metrics |= self._calibrate_termination()
         if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
@@ -155,19 +157,19 @@ class DynamicsLearner:
         """Everything a bitwise resume needs."""
         return {
             "step": self.step,
-            "model": self.model.state_dict(),
+            "model": distributed.whole_state(self.model.state_dict()),
             "average": self.average.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+            "optimizers": [distributed.whole_state(optimizer.state_dict()) for optimizer in self._optimizers],
             "sampler": self._sampler.state_dict(),
             "generator": self._generator.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`."""
-        self.model.load_state_dict(state["model"])
+        distributed.load_model(self.model, state["model"])
         self.average.load_state_dict(state["average"])
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            distributed.load_optimizer(optimizer, saved)
         self._sampler.load_state_dict(state["sampler"])
         self._generator.set_state(state["generator"].cpu())
         self.step = int(state["step"])

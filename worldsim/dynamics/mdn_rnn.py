@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from worldsim.distributed import shared_count
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.mixture import LOG_STD_RANGE, Mixture
@@ -86,7 +87,7 @@ class MdnRnnDynamics(Dynamics):
         predicted = self._predict(hidden[:, 1:])
         target = clip.latents[:, 1:].flatten(2)  # (B, T - 1, N D)
         known = (clip.frame_valid[:, 1:] & clip.frame_valid[:, :-1]).float()[..., None]
-        count = known.sum().clamp(min=1) * target.shape[-1]
+        count = shared_count(known.sum()) * target.shape[-1]
         likelihood = (predicted.negative_log_likelihood(target) * known).sum() / count
         reward, termination = self.head.losses(
             hidden[:, 1:], clip.actions[:, 1:], clip.rewards[:, 1:], clip.terminated[:, 1:], clip.head_weight[:, 1:]

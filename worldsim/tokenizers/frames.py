@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from worldsim.data.clips import ALL_ROWS
 from worldsim.data.store import EpisodeStore
 
 
@@ -32,9 +33,9 @@ class FramePool:
             out[row] = self._store.read_frames(episode, position, position + 1)[0]
         return out
 
-    def sample(self, count: int, generator: np.random.Generator) -> NDArray[np.uint8]:
-        """`count` frames, uniform with replacement; the pool must not be empty."""
-        return self.gather(generator.integers(0, len(self), size=count))
+    def sample(self, count: int, generator: np.random.Generator, rows: slice = ALL_ROWS) -> NDArray[np.uint8]:
+        """`count` frames, uniform with replacement, of which only `rows` are read; the pool must not be empty."""
+        return self.gather(generator.integers(0, len(self), size=count)[rows])
 
     def spread(self, count: int) -> NDArray[np.uint8]:
         """`count` frames at equal distances, the same ones on every call; the pool must not be empty."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from worldsim import distributed
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
 from worldsim.errors import UserError
@@ -68,6 +70,7 @@ class TokenizerLearner:
             self.model.load_state_dict(begin_with.state_dict())
         self.model.to(self.device)
         self.tokenizer = copy.deepcopy(self.model).requires_grad_(False).eval()
+        self._loss = distributed.data_parallel(self.model, partial(LOSSES[config.kind], self))
         (self._optimizer,) = adamw(self.model, config.learning_rate, config.weight_decay)
 
     def update(self) -> dict[str, float]:
@@ -81,8 +84,8 @@ class TokenizerLearner:
         )
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
-        frames = to_model_range(self._to_device(self._pool.sample(self.config.batch_frames, self._numpy)))
-        loss, parts = LOSSES[self.config.kind](self, frames)
+        drawn = self._pool.sample(self.config.batch_frames, self._numpy, distributed.rows())
+        loss, parts = self._loss(to_model_range(self._to_device(drawn)))
         self._optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
@@ -90,11 +93,13 @@ class TokenizerLearner:
         self.step += 1
         average_weights(self.tokenizer, self.model, self.config.ema_decay, self.step)
 
+        means = distributed.means({"loss": loss.detach(), **parts})
         metrics = {
-            "loss": float(loss.detach()),
-            **parts,
+            "loss": means.pop("loss"),
+            "psnr": psnr(means.pop("squared_error")),
+            **means,
             "learning_rate": learning_rate,
-            "grad_norm": float(norm),
+            "grad_norm": float(distributed.whole(norm)),
         }
         if self.step % EVALUATE_EVERY == 0 or self.step == self.config.steps:
             metrics |= self.evaluate()
@@ -123,23 +128,23 @@ class TokenizerLearner:
         """Everything a bitwise resume needs; only tensors and plain Python values."""
         return {
             "step": self.step,
-            "model": self.model.state_dict(),
+            "model": distributed.whole_state(self.model.state_dict()),
             "ema": self.tokenizer.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": distributed.whole_state(self._optimizer.state_dict()),
             "numpy": self._numpy.bit_generator.state,
             "masks": self._masks.get_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """The inverse of `state_dict`. Raises KeyError, RuntimeError or ValueError when the state does not fit."""
-        self.model.load_state_dict(state["model"])
+        distributed.load_model(self.model, state["model"])
         self.tokenizer.load_state_dict(state["ema"])
-        self._optimizer.load_state_dict(state["optimizer"])
+        distributed.load_optimizer(self._optimizer, state["optimizer"])
         self._numpy.bit_generator.state = state["numpy"]
         self._masks.set_state(state["masks"].cpu())
         self.step = int(state["step"])
 
-    def _masked_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _masked_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the ViT on frames (B, H, W, C) in [-1, 1], with masked patches and noise on the latents."""
         model = cast(VitTokenizer, self.model)
         mask = model.draw_mask(len(frames), self._masks)
@@ -148,16 +153,16 @@ class TokenizerLearner:
             noise = torch.randn(latents.shape, generator=self._masks, device=latents.device)
             reconstruction = model.decode_range(latents + self.config.latent_noise * noise)
         result = reconstruction_loss(reconstruction, frames, self.config.contrast_weight)
-        return result.loss, {"psnr": psnr(float(result.squared_error))}
+        return result.loss, {"squared_error": result.squared_error}
 
-    def _variational_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, float]]:
+    def _variational_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the convolutional autoencoder on frames (B, H, W, C) in [-1, 1], with latents drawn from the posterior."""
         model = cast(ConvolutionalTokenizer, self.model)
         with autocast(self.device, self.dtype):
             posterior = model.posterior(frames)
             reconstruction = model.decode_range(posterior.sample(self._masks))
         result = variational_loss(reconstruction, frames, posterior, self.config.contrast_weight)
-        return result.loss, {"psnr": psnr(float(result.squared_error)), "divergence": float(result.divergence)}
+        return result.loss, {"squared_error": result.squared_error, "divergence": result.divergence}
 
     @torch.no_grad()
     def _reconstruct(self, frames: Tensor) -> Tensor:
@@ -168,7 +173,7 @@ class TokenizerLearner:
         return torch.from_numpy(frames).to(self.device, non_blocking=True)
 
 
-LOSSES: dict[str, Callable[[TokenizerLearner, Tensor], tuple[Tensor, dict[str, float]]]] = {
+LOSSES: dict[str, Callable[[TokenizerLearner, Tensor], tuple[Tensor, dict[str, Tensor]]]] = {
     "vit": TokenizerLearner._masked_loss,
     "convolutional": TokenizerLearner._variational_loss,
 }

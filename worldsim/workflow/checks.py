@@ -9,6 +9,7 @@ from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.learners import check_agent
 from worldsim.data.episode import EnvSpec
 from worldsim.data.shards import COMPRESSIONS
+from worldsim.distributed import KINDS
 from worldsim.dynamics.build import DYNAMICS
 from worldsim.dynamics.config import SIZES
 from worldsim.errors import UserError
@@ -106,8 +107,28 @@ def check_environment(config: RunConfig, spec: EnvSpec) -> None:
     build_tokenizer(config.tokenizer, spec.frame_shape)  # refuses sizes that do not divide
 
 
+def check_processes(config: RunConfig, processes: int) -> None:
+    """Raise UserError where `processes` cannot share the rows of a training batch evenly."""
+    dynamics, clips = config.dynamics, config.dynamics.batch_clips
+    counts = {"dynamics.batch_clips": clips}
+    if config.tokenizer.kind != "pixels":
+        counts["tokenizer.batch_frames"] = config.tokenizer.batch_frames
+    for name, count in counts.items():
+        _require(name, count, count % processes == 0, f"a multiple of {processes}, the number of processes")
+    if dynamics.kind != "dit":
+        return
+    for name in ("dynamics.shortcut_fraction", "dynamics.self_context_fraction"):
+        share = _value(config, name)
+        alone = round(share * clips)
+        together = processes * round(share * (clips // processes))
+        _require(
+            name, share, alone == together, f"a share of {clips} clips that {processes} processes have equal parts of"
+        )
+
+
 def _check_names(config: RunConfig) -> None:
     choices: dict[str, tuple[str, ...]] = {
+        "distributed": KINDS,
         "collect.compression": COMPRESSIONS,
         "tokenizer.kind": tuple(TOKENIZERS),
         "dynamics.kind": tuple(DYNAMICS),

@@ -57,6 +57,7 @@ class RunConfig:
     device: str = "auto"
     precision: str = "auto"
     threads: int = 0  # CPU threads of torch; 0: all cores
+    distributed: str = "ddp"  # only read under torchrun; "fully_shard": each process holds its share of the weights
     checkpoint_seconds: float = 120  # of training between two checkpoints; 0: one after each step
     env: EnvConfig = field(default_factory=EnvConfig)
     collect: CollectConfig = field(default_factory=CollectConfig)

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from worldsim import distributed
 from worldsim.config import differences, to_dict
-from worldsim.data.files import explained, write_json
+from worldsim.data.collection import Collector, unfinished
+from worldsim.data.files import explained, in_turn, write_json
 from worldsim.data.import_episodes import has_real_env
 from worldsim.device import choose_device, choose_precision, describe
 from worldsim.errors import UserError
 from worldsim.memory import keep_freed_memory
 from worldsim.workflow import stages
-from worldsim.workflow.checks import check_environment, check_settings
+from worldsim.workflow.checks import check_environment, check_processes, check_settings
 from worldsim.workflow.clock import StageClock
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.cost import describe_cost
@@ -26,7 +30,7 @@ from worldsim.workflow.verdict import evaluate_run
 
 CONFIG = "config.json"
 # Settings that change neither data nor weights, or only what comes after both.
-FREE_SETTINGS = ("threads", "device", "checkpoint_seconds", "evaluate")
+FREE_SETTINGS = ("threads", "device", "distributed", "checkpoint_seconds", "evaluate")
 
 UNTIL = ("collect", "tokenizer", "dynamics", "agent", "evaluate")
 
@@ -38,57 +42,102 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
     later rounds cannot repeat without a policy, it stops in round 0. On recordings without a real env
     (`collect.source`) it always ends with the world model. Returns the verdict if it was reached. Raises UserError
     for a config that contradicts what is on disk.
+
+    Processes started by torchrun share the training of tokenizer and dynamics (`distributed`); the first one does all
+    the rest, writes, speaks and returns the verdict.
     """
     if until not in UNTIL:
         raise UserError(f"until={until!r}: expected one of {', '.join(UNTIL)}")
     check_settings(config)
+    with distributed.joined(config.distributed):
+        return _walk(config, folder, say if distributed.rank() == 0 else _silent, until)
+
+
+def _walk(config: RunConfig, folder: Path, say: Callable[[str], None], until: str) -> dict[str, Any] | None:
+    check_processes(config, distributed.size())
     check_same_run(config, folder)
     machine = choose_machine(config)
     source = open_source(config)
     spec = stages.environment_spec(config, source)
     check_environment(config, spec)
-    with explained("start the run", folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / CONFIG, to_dict(config))
+    distributed.on_rank_0(lambda: _begin(config, folder))
     say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
     say(describe_cost(config if source is None else with_cost_of(config, source), spec))
     clock = StageClock(folder / "seconds.json")
+    measure = clock.measure if distributed.rank() == 0 else _unmeasured
 
     for number in range(config.rounds):
-        with clock.measure(f"round {number}: collect"):
+        with measure(f"round {number}: collect"):
             store = stages.collect_episodes(config, folder, spec, source, number, machine)
         if until == "collect":
             return None
-        with clock.measure("tokenizer"):
+        with measure("tokenizer"):
             tokenizer = stages.train_tokenizer(config, folder, number, store, machine)
         if until == "tokenizer":
             return None
-        with clock.measure(f"round {number}: encode"):
+        with measure(f"round {number}: encode"):
             latents = stages.encode_episodes(store, tokenizer, machine)
-        with clock.measure(f"round {number}: dynamics"):
+        with measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
-        with clock.measure(f"round {number}: world model"):
-            world_model = stages.save_world_model(config, folder, number, store, latents, tokenizer, learner, machine)
+        with measure(f"round {number}: world model"):
+            save = partial(stages.save_world_model, config, folder, number, store, latents, tokenizer, learner, machine)
+            distributed.on_rank_0(save)
         if source is not None and not has_real_env(spec):
-            say(describe_end(spec, world_model))
+            say(describe_end(spec, stages.round_folders(folder, number).world_model))
             return None
         if until == "dynamics" and number == config.rounds - 1:
             return None
-        with clock.measure(f"round {number}: agent"):
-            stages.train_agent(config, folder, number, store, latents, machine)
+        with measure(f"round {number}: agent"):
+            train_agent = partial(stages.train_agent, config, folder, number, store, latents, machine)
+            distributed.on_rank_0(train_agent)
     if until == "agent":
         return None
-    with clock.measure("evaluate"):
-        verdict = evaluate_run(config, folder, machine, store, clock.now)
+    with measure("evaluate"):
+        verdict = distributed.on_rank_0(partial(evaluate_run, config, folder, machine, store, clock.now))
     say(f"verdict, videos and pictures: {folder}")
     return verdict
 
 
+def _begin(config: RunConfig, folder: Path) -> None:
+    with explained("start the run", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, to_dict(config))
+
+
+def _silent(text: str) -> None:
+    pass
+
+
+def _unmeasured(stage: str) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def collect_share(config: RunConfig, folder: Path, say: Callable[[str], None], collector: Collector) -> None:
+    """Play a collector's share of round 0 in `folder`, which all collectors share; run again, it goes on.
+
+    Raises UserError for a config that contradicts what is on disk, and where there is nothing to play.
+    """
+    check_settings(config)
+    if config.collect.source is not None:
+        raise UserError(f"collect.source={config.collect.source}: these episodes are taken, none are played; use `run`")
+    with explained("collect", folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with in_turn(folder / "episodes.lock"):
+            check_same_run(config, folder)
+            _begin(config, folder)
+    spec = stages.environment_spec(config)
+    check_environment(config, spec)
+    store = stages.play_round(config, folder, spec, 0, torch.float32, collector)
+    missing = unfinished(store, 0, config.collect.tics[0])
+    rest = f"not finished yet: {', '.join(map(str, missing))}" if missing else "all have finished: worldsim run goes on"
+    say(f"collector {collector} has finished; {rest}")
+
+
 def choose_machine(config: RunConfig) -> stages.Machine:
-    """Device and precision as configured, and torch's threads set."""
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    """Device and precision as configured, and torch's threads set; processes on one machine share its cores."""
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // distributed.local_size()))
     keep_freed_memory()
-    device = choose_device(config.device)
+    device = distributed.local_device(choose_device(config.device))
     return stages.Machine(device, choose_precision(config.precision, device))
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from worldsim import envs
+from worldsim import distributed, envs
 from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
-from worldsim.data.collection import collect
+from worldsim.data.collection import Collector, collect
 from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained
 from worldsim.data.import_episodes import has_real_env
@@ -95,7 +95,21 @@ def collect_episodes(
     Raises UserError if they are too few to hold some out.
     """
     if source is not None and round_number == 0:
-        return _checked(take_episodes(source, run, config.collect.compression), config)
+        distributed.on_rank_0(lambda: take_episodes(source, run, config.collect.compression))
+        return _checked(EpisodeStore.open(run / "episodes"), config)
+    distributed.on_rank_0(lambda: play_round(config, run, spec, round_number, machine.dtype))
+    return _checked(EpisodeStore.open(run / "episodes").through_round(round_number), config)
+
+
+def play_round(
+    config: RunConfig,
+    run: Path,
+    spec: EnvSpec,
+    round_number: int,
+    dtype: torch.dtype,
+    collector: Collector | None = None,
+) -> EpisodeStore:
+    """Play a round, or a collector's share of it; see `collect`. dtype: of the policy's networks in later rounds."""
     if round_number == 0:
         stickiness = config.collect.stickiness
         make_policy: Any = partial(
@@ -111,10 +125,10 @@ def collect_episodes(
             before.world_model,
             before.policy,
             noise=config.collect.policy_noise,
-            dtype=machine.dtype,
+            dtype=dtype,
         )
         policy_name = f"dream-trained, round {round_number - 1}"
-    store = collect(
+    return collect(
         run / "episodes",
         spec,
         partial(envs.make, config.env),
@@ -129,8 +143,8 @@ def collect_episodes(
         progress=True,
         reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
         compression=config.collect.compression,
-    ).through_round(round_number)
-    return _checked(store, config)
+        collector=collector,
+    )
 
 
 def _checked(store: EpisodeStore, config: RunConfig) -> EpisodeStore:
@@ -181,9 +195,11 @@ def train_tokenizer(
 
 def encode_episodes(store: EpisodeStore, tokenizer: AnyTokenizer, machine: Machine) -> LatentCache:
     """The latents of all episodes, kept beside them under the tokenizer's fingerprint."""
-    return encode_store(
-        store, tokenizer, tokenizer_fingerprint(tokenizer), device=machine.device, dtype=machine.dtype, progress=True
+    fingerprint = tokenizer_fingerprint(tokenizer)
+    distributed.on_rank_0(
+        lambda: encode_store(store, tokenizer, fingerprint, machine.device, machine.dtype, progress=True)
     )
+    return LatentCache.open(store, fingerprint)
 
 
 def train_dynamics(
