@@ -152,10 +152,10 @@ def _time(draft: _Draft, look: Look) -> None:
         tics = max(CAP_STEPS * draft.config.env.frame_skip, _round(4 * longest))
         draft.set("env.max_episode_tics", tics, "the env has no limit, and dreams must end")
     if look.action_space["type"] == "box":
-        why = "actions are numbers: drawn anew at each step they would cancel out, held they go places"
+        why = "held actions go places; drawn anew at each step they would cancel out"
         draft.set("collect.stickiness", "mixed", why)
     elif moves_at_once(look):
-        draft.set("collect.stickiness", "0.3", "what is held long in a world of single moves leads into a wall")
+        draft.set("collect.stickiness", "0.3", "of single moves, long held ones only run into a wall")
 
 
 def _frame_skip(look: Look) -> tuple[int, str]:
@@ -270,12 +270,12 @@ def _verdict(draft: _Draft, look: Look, step_seconds: float, seconds: float) -> 
 
     fitting = [choice for choice in EVALUATIONS if total(choice[0], choice[2]) <= seconds]
     episodes, tuning, _ = (fitting or EVALUATIONS[-1:])[0]
-    why = f"an episode of the agent takes {looking:.2g} s, a blind one {blind:.2g} s"
+    why = f"an episode of the agent takes about {looking:.2g} s, a blind one {blind:.2g} s"
     draft.set("evaluate.episodes", episodes, why)
     draft.set("evaluate.blind_tuning_episodes", tuning, why)
     draft.set("evaluate.dream_episodes", episodes, "as many as real ones")
     if not moves_at_once(look):
-        draft.set("evaluate.greedy", True, "the likeliest action; in a world of single moves it might walk in circles")
+        draft.set("evaluate.greedy", True, "the likeliest action is judged")
 
 
 def _blind_candidates(space: dict[str, Any]) -> int:

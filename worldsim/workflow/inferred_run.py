@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from worldsim.config import from_dict, load_config, names_given
@@ -17,6 +18,7 @@ from worldsim.workflow.look import Look, look_at
 from worldsim.workflow.run import CONFIG, begun_settings, run
 
 INFERRED = "inferred.json"  # in the run's folder: what was seen, what was inferred, and why
+SETTINGS_WIDTH = 46  # characters, in the table of reasons
 
 
 def run_folder(env_id: str) -> Path:
@@ -35,6 +37,7 @@ def run_env(
     begun = begun_settings(folder)
     if begun is not None:
         _check_same_env(begun, env_id, folder)
+        say(f"going on with the settings in {folder / CONFIG}")
         config = from_dict(RunConfig, begun, str(folder / CONFIG), overrides)
         return run(config, folder, say, until=until)
     asked = load_config(RunConfig, None, overrides)
@@ -57,9 +60,11 @@ def table(reasons: Sequence[Reason]) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for reason in reasons:
         by_reason.setdefault(reason.why, []).append(f"{reason.setting}={_shown(reason.value)}")
-    rows = [(_joined(settings), why) for why, settings in by_reason.items()]
-    width = min(48, max(len(settings) for settings, _ in rows)) if rows else 0
-    return ["inferred; change any of it with key=value:", *(f"  {name:{width}}  {why}" for name, why in rows)]
+    lines = ["inferred; change any of it with key=value:"]
+    for why, settings in by_reason.items():
+        first, *more = wrap(_joined(settings), SETTINGS_WIDTH)
+        lines += [f"  {first:{SETTINGS_WIDTH}}  {why}", *(f"  {line}" for line in more)]
+    return lines
 
 
 def notes(look: Look, reasons: Sequence[Reason]) -> dict[str, Any]:
