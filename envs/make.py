@@ -119,7 +119,7 @@ def _make_simulator(config: EnvConfig, family: Family | None) -> gym.Env[Any, An
         raise UnusableEnvironmentError(_unknown(config.id)) from error
     except gym.error.DependencyNotInstalled as error:
         raise UnusableEnvironmentError(f"{config.id} needs a package that is not installed: {error}") from error
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise UnusableEnvironmentError(f"{config.id}: a module cannot be imported: {error}") from error
     except (gym.error.Error, TypeError, ValueError, RuntimeError) as error:
         raise UnusableEnvironmentError(f"{config.id} could not be made with kwargs {kwargs}: {error}") from error
