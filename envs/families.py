@@ -160,7 +160,7 @@ FAMILIES: tuple[Family, ...] = (
         extra="mujoco",
         modules=("mujoco",),
         prepare=mujoco.prepare,
-        wrap=mujoco.lighten,
+        wrap=mujoco.set_up_pictures,
     ),
 )
 

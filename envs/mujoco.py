@@ -1,4 +1,4 @@
-"""What MuJoCo needs: an OpenGL that works without a screen, and pictures that are not drawn for a poster."""
+"""What MuJoCo needs: an OpenGL that works without a screen, a camera that follows, pictures that are quickly drawn."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import gymnasium as gym
 
 PICTURE_SIZE = 128  # pixels per side, where the user's kwargs do not say; Gymnasium's own 480 are drawn to be shrunk
+CAMERA = "track"  # that of the models of Gymnasium whose body walks away
+CAMERA_KWARGS = ("camera_id", "camera_name", "default_camera_config")
 
 
 def prepare() -> None:
@@ -17,8 +19,14 @@ def prepare() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def lighten(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
-    """The same env without shadows and multisampling, and with a smaller picture: some twenty times as many frames."""
+def set_up_pictures(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
+    """The same env with pictures as a world model wants them, unless the user's kwargs say otherwise.
+
+    No shadows and no multisampling, and a smaller picture: some twenty times as many frames. Where the model has a
+    camera that follows the body it is used: the free one of Gymnasium 1.4 stands still while the body leaves.
+    """
+    import mujoco
+
     base: Any = env.unwrapped
     quality = base.model.vis.quality
     quality.shadowsize = 0
@@ -27,4 +35,7 @@ def lighten(env: gym.Env[Any, Any]) -> gym.Env[Any, Any]:
     for side in ("width", "height"):
         if side not in given:
             setattr(base.mujoco_renderer, side, PICTURE_SIZE)
+    camera = mujoco.mj_name2id(base.model, mujoco.mjtObj.mjOBJ_CAMERA, CAMERA)
+    if camera >= 0 and not any(name in given for name in CAMERA_KWARGS):
+        base.mujoco_renderer.camera_id = camera
     return env

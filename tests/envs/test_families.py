@@ -30,8 +30,25 @@ def test_mujoco_draws_small_pictures_without_a_screen(
     env = make(config)
     assert env.picture_size == size  # type: ignore[attr-defined]
     first, _ = env.reset(seed=0)
-    later = first
     for _ in range(10):
-        later, *_ = env.step(np.ones(6, np.float32))
-    assert np.abs(later.astype(int) - first).max() > 50
+        last, *_ = env.step(np.ones(6, np.float32))
+    assert np.abs(last.astype(int) - first).max() > 50
+    env.close()
+
+
+def test_mujoco_follows_the_body(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mujoco", reason='MuJoCo is not installed: pip install "worldsim-rl[mujoco]"')
+    monkeypatch.delenv("DISPLAY", raising=False)
+    env = make(EnvConfig(id="HalfCheetah-v5"))
+    frame, _ = env.reset(seed=0)
+    base: Any = env.unwrapped
+
+    def orange_columns(frame: np.ndarray[Any, Any]) -> Any:
+        red, blue = frame[..., 0].astype(int), frame[..., 2].astype(int)
+        return np.flatnonzero((red > blue + 60).any(0))
+
+    before = orange_columns(frame).mean()
+    base.data.qpos[0] += 20.0  # far along the track
+    frame, *_ = env.step(np.zeros(6, np.float32))
+    assert abs(orange_columns(frame).mean() - before) < 8
     env.close()

@@ -19,7 +19,7 @@ from worldsim.workflow.config import RunConfig
 from worldsim.workflow.look import UNKNOWN_LENGTH, Look, frame_size
 
 MINUTES = 12.0
-SHARES = {"collect": 0.15, "tokenizer": 0.2, "dynamics": 0.4, "agent": 0.15, "evaluate": 0.1}  # of the time
+SHARES = {"collect": 0.15, "tokenizer": 0.25, "dynamics": 0.35, "agent": 0.15, "evaluate": 0.1}  # of the time
 
 # Pictures
 SMALL_PICTURE = 32  # pixels a side up to which a picture is kept as it is
@@ -194,7 +194,6 @@ def _networks(draft: _Draft, look: Look) -> None:
     draft.set("tokenizer.latent_noise", 0.05, "small things are to outlive it")
     draft.set("dynamics.size", "micro", minutes)
     draft.set("dynamics.learning_rate", 0.006, "as in the quickstart, of the same size")
-    draft.set("dynamics.warmup_steps", 50, "a short training")
     steps = 2 if moves_at_once(look) else 4
     why = "single moves leave little open" if steps == 2 else "a dream must choose among what may come"
     draft.set("dynamics.finest_steps", steps, why)
@@ -230,11 +229,13 @@ def _amounts(draft: _Draft, look: Look, seconds: float, cores: int) -> None:
     room = seconds * SHARES["tokenizer"] * cores
     trained = room / (TOKENIZER_SECONDS + TOKENIZER_SECONDS_A_PATCH * patches) / (1 + 0.2 * (rounds - 1))
     draft.set("tokenizer.steps", _within(trained, 200, 4000), f"{room / cores:.0f} s for all rounds")
+    draft.set("tokenizer.warmup_steps", min(100, config.tokenizer.steps // 10), "a tenth of the steps at most")
     if rounds > 1:
         draft.set("tokenizer.refine_steps", _round(config.tokenizer.steps / 5), "a later round shows new places")
     room = (seconds * SHARES["dynamics"] + spare) * cores
     trained = room / rounds / (clip_frames * frame_seconds)
     draft.set("dynamics.steps", _within(trained, 100, 3000), f"{room / cores / rounds:.0f} s in each round")
+    draft.set("dynamics.warmup_steps", min(50, config.dynamics.steps // 10), "a tenth of the steps at most")
 
     passes = config.dynamics.sampling_steps + 1.5
     update = config.dream.num_envs * config.agent.horizon * passes * frame_seconds / PASSES_OF_TRAINING
