@@ -82,6 +82,8 @@ def test_small_things_decide_the_size() -> None:
     assert settings(SEEN).env.frame_width == 64  # 72 in multiples of 16, the even one of two that are as near
     assert settings(seen(kept={32: 0.6, 48: 0.7, 64: 0.9})).env.frame_height == 32
     assert settings(seen(kept={32: 0.0, 48: 0.1, 64: 0.2})).env.frame_height == 64
+    faint = settings(seen(kept={32: 0.0, 48: 0.1, 64: 0.2})).tokenizer.contrast_weight
+    assert faint > settings(SEEN).tokenizer.contrast_weight == RunConfig().tokenizer.contrast_weight
     small = settings(seen(picture=(10, 10), kept={}))
     assert (small.env.frame_height, small.env.frame_width, small.tokenizer.patch) == (10, 10, 5)
 

@@ -191,6 +191,8 @@ def _networks(draft: _Draft, look: Look) -> None:
     draft.set("tokenizer.decoder_layers", 2, minutes)
     draft.set("tokenizer.batch_frames", 32, minutes)
     draft.set("tokenizer.mask_max", 0.0, "what is hidden in training is guessed later")
+    if look.kept and max(look.kept.values()) < KEPT_CONTRAST:
+        draft.set("tokenizer.contrast_weight", 20.0, "small changes are faint at this size")
     draft.set("tokenizer.latent_noise", 0.05, "small things are to outlive it")
     draft.set("dynamics.size", "micro", minutes)
     draft.set("dynamics.learning_rate", 0.006, "as in the quickstart, of the same size")
