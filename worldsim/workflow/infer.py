@@ -195,6 +195,9 @@ def _networks(draft: _Draft, look: Look) -> None:
         draft.set("tokenizer.contrast_weight", 20.0, "small changes are faint at this size")
     draft.set("tokenizer.latent_noise", 0.05, "small things are to outlive it")
     draft.set("dynamics.size", "micro", minutes)
+    draft.set("dynamics.window", 8, "what is remembered; short clips leave time for more steps of training")
+    draft.set("dynamics.clip_frames", config.dynamics.window * 3 // 2, "so that training meets a full window")
+    draft.set("dream.context_frames", config.dynamics.window, "as many as are remembered")
     draft.set("dynamics.learning_rate", 0.006, "as in the quickstart, of the same size")
     steps = 2 if moves_at_once(look) else 4
     why = "single moves leave little open" if steps == 2 else "a dream must choose among what may come"
