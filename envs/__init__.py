@@ -7,6 +7,15 @@ from __future__ import annotations
 
 from worldsim.envs.config import EnvConfig
 from worldsim.envs.errors import InvalidActionError, UnusableEnvironmentError
-from worldsim.envs.make import describe, make, read_state, telling
+from worldsim.envs.make import describe, make, read_state, telling, tics_per_second
 
-__all__ = ["EnvConfig", "InvalidActionError", "UnusableEnvironmentError", "describe", "make", "read_state", "telling"]
+__all__ = [
+    "EnvConfig",
+    "InvalidActionError",
+    "UnusableEnvironmentError",
+    "describe",
+    "make",
+    "read_state",
+    "telling",
+    "tics_per_second",
+]

@@ -51,7 +51,9 @@ class DoomWrapper(gym.Wrapper[Any, Any, Any, Any]):
         observation, reward, terminated, truncated, info = self.env.step(action)
         if terminated and truncated:  # ViZDoom calls every finished episode terminated, a timeout as well
             terminated = bool(game.is_player_dead())
-        return observation, float(reward), terminated, truncated, info, int(game.get_episode_time()) - int(before)
+        # A level that is won has no time any more, and nobody tells at which tic of the step that was.
+        played = int(game.get_episode_time()) - int(before)
+        return observation, float(reward), terminated, truncated, info, played if played >= 0 else tics
 
     def close(self) -> None:
         """End the engine and remove its folder."""

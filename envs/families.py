@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from worldsim.envs import cartpole, doom, minatar
+from worldsim.envs import cartpole, doom, minatar, mujoco
 from worldsim.envs.pictures import Source
 
 CLASSIC_CONTROL = ("Acrobot", "CartPole", "MountainCar", "Pendulum")
@@ -40,8 +40,8 @@ class Family:
     """The extra of `worldsim-rl` that installs the simulator."""
     modules: tuple[str, ...] = ()
     """Modules that must be importable; importing them registers the ids where Gymnasium does not."""
-    register: Callable[[], None] | None = None
-    """Registers the ids, for simulators that do not do so when imported."""
+    prepare: Callable[[], None] | None = None
+    """Called before the simulator is made: registers the ids where importing does not, or chooses its OpenGL."""
     crops: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
     max_episode_tics: dict[str, int] = field(default_factory=dict)
     action_meanings: dict[tuple[str, int], list[str]] = field(default_factory=dict)
@@ -56,6 +56,8 @@ class Family:
     read_action_meanings: Callable[[gym.Env[Any, Any]], list[str] | None] | None = None
     episode_steps: Callable[[gym.Env[Any, Any]], int | None] | None = None
     """The simulator's own time limit in underlying steps, where the registration does not state it."""
+    tics_per_second: Callable[[gym.Env[Any, Any]], float | None] | None = None
+    """Underlying steps in a second of play, where the metadata do not tell."""
     read_state: Callable[[gym.Env[Any, Any]], dict[str, float]] | None = None
     """The simulator's true state as named numbers (NaN: not there at the moment), after `reset` or `step`."""
     state_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -69,6 +71,12 @@ def _minigrid_meanings(env: gym.Env[Any, Any]) -> list[str] | None:
 
 def _minigrid_steps(env: gym.Env[Any, Any]) -> int | None:
     return getattr(env.unwrapped, "max_steps", None)
+
+
+def _atari_tics_per_second(env: gym.Env[Any, Any]) -> float | None:
+    """60 pictures a second by the frame skip of its own (its metadata say 30, whatever that is)."""
+    skip = (env.spec.kwargs if env.spec else {}).get("frameskip", 1)
+    return 60 / (sum(skip) / len(skip) if isinstance(skip, tuple | list) else skip)
 
 
 FAMILIES: tuple[Family, ...] = (
@@ -125,11 +133,17 @@ FAMILIES: tuple[Family, ...] = (
         prefixes=("MinAtar/",),
         extra="minatar",
         modules=("minatar",),
-        register=minatar.register,
+        prepare=minatar.register,
         read_action_meanings=minatar.action_meanings,
         source=minatar.MinAtarFrames,
     ),
-    Family(name="Atari", prefixes=("ALE/",), extra="atari", modules=("ale_py",)),
+    Family(
+        name="Atari",
+        prefixes=("ALE/",),
+        extra="atari",
+        modules=("ale_py",),
+        tics_per_second=_atari_tics_per_second,
+    ),
     Family(
         name="MiniGrid",
         prefixes=("MiniGrid-", "BabyAI-"),
@@ -140,7 +154,14 @@ FAMILIES: tuple[Family, ...] = (
         read_action_meanings=_minigrid_meanings,
         episode_steps=_minigrid_steps,
     ),
-    Family(name="MuJoCo", prefixes=MUJOCO, extra="mujoco", modules=("mujoco",)),
+    Family(
+        name="MuJoCo",
+        prefixes=MUJOCO,
+        extra="mujoco",
+        modules=("mujoco",),
+        prepare=mujoco.prepare,
+        wrap=mujoco.set_up_pictures,
+    ),
 )
 
 

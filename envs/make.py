@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import warnings
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -57,6 +58,15 @@ def describe(env: gym.Env[Any, Any], config: EnvConfig) -> dict[str, Any]:
     }
 
 
+def tics_per_second(env: gym.Env[Any, Any], config: EnvConfig) -> float | None:
+    """Underlying steps in a second of play, of a simulator or of what `make(config)` made; None where nobody says."""
+    if isinstance(env, PixelEnv):
+        return tics_per_second(env.env, config)
+    family = family_of(config.id)
+    stated = family.tics_per_second(env) if family and family.tics_per_second else env.metadata.get("render_fps")
+    return float(stated) if stated else None
+
+
 def telling(config: EnvConfig) -> EnvConfig | None:
     """The same environment, such that `read_state` can tell its true state; None where its simulator does not."""
     family = family_of(config.id)
@@ -95,8 +105,8 @@ def _make_simulator(config: EnvConfig, family: Family | None) -> gym.Env[Any, An
         except ImportError as error:
             assert family is not None
             raise _missing_extra(config.id, module, family) from error
-    if family and family.register:
-        family.register()
+    if family and family.prepare:
+        family.prepare()
     if "render_mode" in config.kwargs:
         raise UnusableEnvironmentError("kwargs.render_mode: pictures are always made with render_mode=rgb_array")
     for name, setting in (family.reserved_kwargs if family else {}).items():
@@ -104,15 +114,28 @@ def _make_simulator(config: EnvConfig, family: Family | None) -> gym.Env[Any, An
             raise UnusableEnvironmentError(f"kwargs.{name}: use the setting {setting} instead")
     kwargs = {"render_mode": "rgb_array", **config.kwargs}
     try:
-        return gym.make(config.id, disable_env_checker=True, **kwargs)
+        return _made(config.id, kwargs)
     except (gym.error.UnregisteredEnv, gym.error.DeprecatedEnv) as error:
         raise UnusableEnvironmentError(_unknown(config.id)) from error
     except gym.error.DependencyNotInstalled as error:
         raise UnusableEnvironmentError(f"{config.id} needs a package that is not installed: {error}") from error
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise UnusableEnvironmentError(f"{config.id}: a module cannot be imported: {error}") from error
     except (gym.error.Error, TypeError, ValueError, RuntimeError) as error:
         raise UnusableEnvironmentError(f"{config.id} could not be made with kwargs {kwargs}: {error}") from error
+
+
+def _made(env_id: str, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    try:
+        with warnings.catch_warnings():
+            # An env that cannot render may show a picture all the same, or it is refused in one line (`_source`).
+            warnings.filterwarnings("ignore", message=".*not in the possible render_modes")
+            return gym.make(env_id, disable_env_checker=True, **kwargs)
+    except TypeError as error:
+        if "unexpected keyword argument 'render_mode'" not in str(error):
+            raise
+    del kwargs["render_mode"]  # it has nothing to render; its observation may be a picture all the same
+    return gym.make(env_id, disable_env_checker=True, **kwargs)
 
 
 def _wrap(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) -> PixelEnv:
@@ -122,7 +145,7 @@ def _wrap(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) -> P
     source = _source(env, config, family)
     default_cap = family.max_episode_tics.get(config.id) if family else None
     cap = default_cap if config.max_episode_tics is None else config.max_episode_tics
-    tics_per_second = env.metadata.get("render_fps") or DEFAULT_FRAMES_PER_SECOND
+    rate = tics_per_second(env, config) or DEFAULT_FRAMES_PER_SECOND
     return PixelEnv(
         env,
         source,
@@ -131,7 +154,7 @@ def _wrap(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) -> P
         crop=_crop(config, family, source.size),
         frame_skip=config.frame_skip,
         max_episode_tics=cap or None,
-        frames_per_second=float(tics_per_second) / config.frame_skip,
+        frames_per_second=rate / config.frame_skip,
     )
 
 
@@ -148,7 +171,8 @@ def _source(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) ->
             return family.source(env)
     if "rgb_array" not in env.metadata.get("render_modes", []) or env.render_mode != "rgb_array":
         raise UnusableEnvironmentError(
-            f"{config.id} shows no picture: its observation is {env.observation_space} and it cannot render rgb_array"
+            f"{config.id} shows no picture: its observation is {env.observation_space} and it cannot render rgb_array; "
+            "give the env that render mode, or observations that are uint8 pixels (H, W, 1 or 3)"
         )
     return RenderedFrames(env)
 
@@ -176,7 +200,7 @@ def _check_actions(space: gym.Space[Any], config: EnvConfig) -> None:
         return
     raise UnusableEnvironmentError(
         f"{config.id}: action space {space} is not supported, expected Discrete, or a MultiDiscrete, MultiBinary or "
-        "float Box of one dimension"
+        "float Box of one dimension; convert it in a gymnasium.ActionWrapper"
     )
 
 
@@ -225,5 +249,5 @@ def _unknown(env_id: str) -> str:
     ids = sorted(gym.registry)
     lower = {name.lower(): name for name in ids}
     nearest = difflib.get_close_matches(env_id.lower(), lower, n=1, cutoff=0.4)
-    hint = f"; did you mean {lower[nearest[0]]!r}?" if nearest else ""
-    return f"environment id {env_id!r} is not registered{hint}"
+    hint = f"did you mean {lower[nearest[0]]!r}?" if nearest else "expected a registered Gymnasium id"
+    return f"environment id {env_id!r} is not registered; {hint} An id of your own: module:{env_id} imports the module"

@@ -93,6 +93,11 @@ def shrink(image: Image.Image, height: int, width: int, grayscale: bool) -> Fram
     return frame[..., None] if grayscale else frame
 
 
+def resize(frame: Frame, height: int, width: int) -> Frame:
+    """A frame uint8 (H, W, 3) at another size, as `shrink` would show it."""
+    return shrink(_image(frame), height, width, grayscale=False)
+
+
 def is_picture(space: gym.Space[Any]) -> bool:
     """Whether a space holds uint8 pictures that are large enough to be one."""
     if not isinstance(space, gym.spaces.Box) or space.dtype != np.uint8:

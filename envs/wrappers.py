@@ -56,6 +56,12 @@ class PixelEnv(gym.Wrapper[Frame, Any, Any, Any]):
         self._episode_tics = 0
         self._playing = False
 
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        """(height, width) in pixels of what is scaled to a frame: the source picture after the crop."""
+        top, bottom, left, right = self._crop
+        return bottom - top, right - left
+
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Frame, dict[str, Any]]:
         """Start an episode: its first frame, and `info["tics"] == 0`."""
         self._observation, info = self.env.reset(seed=seed, options=options)

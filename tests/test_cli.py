@@ -18,7 +18,8 @@ from tests.worlds import tiny_world
 from worldsim.cli import main
 from worldsim.evaluation.pictures import write_pictures
 from worldsim.model_folder import save_model
-from worldsim.workflow import showing
+from worldsim.workflow import inferred_run, showing
+from worldsim.workflow.look import look_at
 
 COMMANDS = ("run", "collect", "train", "dream", "play", "evaluate", "render", "data", "models", "pull", "push")
 Refused = Callable[..., str]
@@ -60,6 +61,10 @@ def model(tmp_path: Path) -> Path:
         ("", "COMMAND"),
         ("walk", "choose from"),
         ("run", "config"),
+        ("run --folder a", "--env ID"),
+        ("run debug --env CartPole-v1", "not both"),
+        ("run --env CartPole-v1 seed=1 debug", "not both"),
+        ("collect --env", "--env"),
         ("run debug --fast", "--fast"),
         ("run debug --folder a b=1 --slow", "--slow"),
         ("train debug --until tea", "tokenizer"),
@@ -205,6 +210,34 @@ def test_an_environment_that_cannot_be_used(
 ) -> None:
     assert expected in refused("run", "debug", *settings, "--folder", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["CartPol-v1"], "did you mean 'CartPole-v1'"),
+        (["Zzzqqq-v0"], "module:Zzzqqq-v0"),
+        (["no_such_module:Game-v0"], "no_such_module"),
+        (["tests.unusable_envs:Unseen-v0"], "rgb_array"),
+        (["tests.unusable_envs:Unlisted-v0"], "gymnasium.ActionWrapper"),
+        (["tests.unusable_envs:Unbounded-v0"], "no bounds"),
+        (["CartPole-v1", "env.image=camera"], "camera"),
+        (["CartPole-v1", "env.frame_skp=2"], "'frame_skip'"),
+        (["CartPole-v1", "env.id=Pendulum-v1"], "leave one of them out"),
+        (["CartPole-v1", "env.frame_height=33", "tokenizer.patch=8"], "33"),
+    ],
+)
+def test_an_env_without_a_config_that_cannot_be_used(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], expected: str
+) -> None:
+    monkeypatch.setattr(inferred_run, "look_at", partial(look_at, seconds=0.1))
+    assert expected in refused("run", "--env", *arguments, "--folder", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_env_whose_package_is_missing(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "minigrid", None)  # importing it now fails
+    assert 'pip install "worldsim-rl[minigrid]"' in refused("run", "--env", "MiniGrid-Empty-8x8-v0")
 
 
 def test_too_little_data_to_hold_some_out(refused: Refused, tmp_path: Path) -> None:

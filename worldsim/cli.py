@@ -24,6 +24,9 @@ examples:
   worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
   worldsim run take_cover_mdn_rnn                 Ha & Schmidhuber's models on the same data
   worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
+  worldsim run --env CarRacing-v3                 no config: settings are inferred from a look at the env, and explained
+  worldsim run --env MiniGrid-DoorKey-8x8-v0 env.frame_skip=1 rounds=3
+  worldsim run --env my_module:MyGame-v0          an env of your own, registered by my_module
   torchrun --standalone --nproc-per-node 4 -m worldsim run take_cover          four GPUs (docs/scale.md)
 
 The same command goes on where an interrupted run stopped, skips what is finished, and refuses settings that contradict
@@ -33,18 +36,20 @@ COLLECT_EXAMPLES = """\
 examples:
   worldsim collect quickstart                            into runs/quickstart/episodes
   worldsim collect take_cover collect.workers=8 --folder runs/t1
+  worldsim collect --env ALE/Breakout-v5                 into runs/ALE-Breakout-v5/episodes
   worldsim collect take_cover collect.workers=16 --folder /shared/t1 --collector 3/8    the third of eight
 
-`worldsim run` with the same config and folder goes on from these episodes. Collectors on several machines share the
-folder and play collect.workers shares, each a part of them; the episodes are those of one machine.
+`worldsim run` with the same config (or --env) and folder goes on from these episodes. Collectors on several machines
+share the folder and play collect.workers shares, each a part of them; the episodes are those of one machine.
 """
 TRAIN_EXAMPLES = """\
 examples:
   worldsim train quickstart                       everything but the verdict
   worldsim train take_cover --until dynamics      a world model without an agent
+  worldsim train --env Pendulum-v1 --until dynamics
   torchrun --standalone --nproc-per-node 4 -m worldsim train take_cover distributed=fully_shard
 
-`worldsim run` with the same config and folder adds what is left.
+`worldsim run` with the same config (or --env) and folder adds what is left.
 """
 DREAM_EXAMPLES = """\
 examples:
@@ -177,11 +182,25 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     if "overrides" in options:
-        options.overrides += [text for text in rest if not text.startswith("-")]
+        words = [text for text in rest if not text.startswith("-")]
         rest = [text for text in rest if text.startswith("-")]
+        _take_words(options, words)
     if rest:
         options.parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return options
+
+
+def _take_words(options: argparse.Namespace, later: list[str]) -> None:
+    """Of the words without a dash the first is the config, where no env is named; all others are `key=value`."""
+    words = [*([] if options.config is None else [options.config]), *options.overrides, *later]
+    if options.env is None:
+        if not words:
+            options.parser.error("give a config or --env ID")
+        options.config, *options.overrides = words
+        return
+    if configs := [word for word in words if "=" not in word]:
+        options.parser.error(f"give a config ({configs[0]}) or --env {options.env}, not both")
+    options.config, options.overrides = None, words
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -299,9 +318,12 @@ def _add_walks(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
     }
     for name, (summary, examples, until) in walks.items():
         walk = add(name, summary, examples)
-        walk.add_argument("config", help="a YAML file, or the name of a config that ships with worldsim")
+        walk.add_argument("config", nargs="?", help="a YAML file, or the name of a config that ships with worldsim")
+        walk.add_argument(
+            "--env", metavar="ID", help="instead of a config: a Gymnasium id, whose settings are inferred"
+        )
         walk.add_argument("overrides", nargs="*", metavar="key=value", help="settings that differ from the file")
-        walk.add_argument("--folder", type=Path, help="where the run lives (default: runs/CONFIG)")
+        walk.add_argument("--folder", type=Path, help="where the run lives (default: runs/CONFIG or runs/ID)")
         if name == "train":
             walk.add_argument("--until", choices=("tokenizer", "dynamics", "agent"), default=until)
         else:
@@ -312,16 +334,29 @@ def _add_walks(add: Callable[[str, str, str], argparse.ArgumentParser]) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
+    if options.env is not None:
+        _run_env(options)
+        return
     config, folder = _config_and_folder(options)
     from worldsim.workflow.run import run
 
     run(config, folder, print, until=options.until)
 
 
+def _run_env(options: argparse.Namespace) -> None:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        raise UserError("--env: each process would infer settings of its own; under torchrun give a config")
+    from worldsim.workflow.inferred_run import run_env, run_folder
+
+    run_env(options.env, options.folder or run_folder(options.env), options.overrides, print, until=options.until)
+
+
 def _collect(options: argparse.Namespace) -> None:
     if options.collector is None:
         _run(options)
         return
+    if options.env is not None:
+        raise UserError("--env: each machine would infer settings of its own; with --collector give a config")
     number, slash, total = options.collector.partition("/")
     if not (slash and number.isdecimal() and total.isdecimal()):
         raise UserError(f"--collector {options.collector}: expected K/N, such as 3/8 for the third of eight")

@@ -42,31 +42,39 @@ def load_config(cls: type[ConfigT], path: Path | None = None, overrides: Sequenc
         UserError: unknown key, wrong type, missing value, malformed override, a file that is missing or no YAML.
     """
     from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
 
     config: Any = OmegaConf.structured(cls)
     if path is not None:
         config = _merge(cls, config, _read_yaml(path), source=str(path))
     for override in overrides:
         config = _merge(cls, config, _parse_override(override), source=f"override {override!r}")
-    source = " with ".join([str(path or "defaults"), *overrides])
-    try:
-        result: Any = OmegaConf.to_object(config)
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a field without default and value
-        raise UserError(f"{source}: {_explain(error)}") from None
-    except ValueError as error:  # a config class that refuses its values
-        raise UserError(f"{source}: {_first_line(error)}") from None
-    assert isinstance(result, cls)
-    return result
+    return _finished(cls, config, " with ".join([str(path or "defaults"), *overrides]))
 
 
-def from_dict(cls: type[ConfigT], values: Mapping[str, Any], source: str) -> ConfigT:
-    """The config of class `cls` from plain values, as `to_dict` gives them; as strict as `load_config`."""
+def from_dict(cls: type[ConfigT], values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> ConfigT:
+    """The config from plain values, as `to_dict` gives them, changed by `overrides`; as strict as `load_config`."""
     from omegaconf import OmegaConf
 
-    result: Any = OmegaConf.to_object(_merge(cls, OmegaConf.structured(cls), dict(values), source))
-    assert isinstance(result, cls)
-    return result
+    config = _merge(cls, OmegaConf.structured(cls), dict(values), source)
+    for override in overrides:
+        config = _merge(cls, config, _parse_override(override), source=f"override {override!r}")
+    return _finished(cls, config, source)
+
+
+def names_given(overrides: Sequence[str]) -> set[str]:
+    """The full names of the settings that `key=value` texts give, such as `env.frame_skip`."""
+    names: set[str] = set()
+
+    def gather(values: Mapping[Any, Any], prefix: str) -> None:
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            names.add(name)
+            if isinstance(value, Mapping):
+                gather(value, f"{name}.")
+
+    for override in overrides:
+        gather(_parse_override(override), "")
+    return names
 
 
 def shipped_configs() -> list[str]:
@@ -225,6 +233,21 @@ def _merge(cls: type[Any], config: Any, data: dict[Any, Any], source: str) -> An
         return OmegaConf.merge(config, data)
     except OmegaConfBaseException as error:
         raise UserError(f"{source}: {_explain(error)}") from None
+
+
+def _finished(cls: type[ConfigT], config: Any, source: str) -> ConfigT:
+    """The dataclass of a merged config; UserError for what only shows now."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        result: Any = OmegaConf.to_object(config)
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a field without default and value
+        raise UserError(f"{source}: {_explain(error)}") from None
+    except ValueError as error:  # a config class that refuses its values
+        raise UserError(f"{source}: {_first_line(error)}") from None
+    assert isinstance(result, cls)
+    return result
 
 
 def _check_kinds(hint: Any, value: Any, key: str, source: str) -> None:

@@ -198,3 +198,18 @@ def test_the_true_state_tells_where_player_and_monsters_are() -> None:
     thrown = np.array(distances)[~np.isnan(distances)]
     assert len(thrown) > 0
     assert (thrown > 0).all()
+
+
+def test_a_level_that_is_won_still_counts_its_tics() -> None:
+    env = make(EnvConfig(id="VizdoomBasic-v1", frame_skip=2))
+    try:
+        random = np.random.default_rng(1)
+        won = []
+        for seed in range(6):
+            _, rewards, tics, terminated, _ = play(env, seed, random.integers(4, size=200).tolist())
+            assert all(1 <= count <= 2 for count in tics)
+            won += [terminated] if rewards[-1] > 50 else []  # the monster is hit: the engine forgets its clock
+        assert won
+        assert all(won)
+    finally:
+        env.close()

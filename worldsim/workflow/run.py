@@ -35,13 +35,19 @@ FREE_SETTINGS = ("threads", "device", "distributed", "checkpoint_seconds", "eval
 UNTIL = ("collect", "tokenizer", "dynamics", "agent", "evaluate")
 
 
-def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str = "evaluate") -> dict[str, Any] | None:
+def run(
+    config: RunConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    until: str = "evaluate",
+    when_begun: Callable[[], None] | None = None,
+) -> dict[str, Any] | None:
     """Walk the stages in `folder`; run again, it skips what is finished and goes on with the rest.
 
     until: a name in UNTIL; the walk stops after that stage of the last round. With "collect" and "tokenizer", which
     later rounds cannot repeat without a policy, it stops in round 0. On recordings without a real env
-    (`collect.source`) it always ends with the world model. Returns the verdict if it was reached. Raises UserError
-    for a config that contradicts what is on disk.
+    (`collect.source`) it always ends with the world model. when_begun: called once `folder` is there. Returns the
+    verdict if it was reached. Raises UserError for a config that contradicts what is on disk.
 
     Processes started by torchrun share the training of tokenizer and dynamics (`distributed`); the first one does all
     the rest, writes, speaks and returns the verdict.
@@ -50,17 +56,23 @@ def run(config: RunConfig, folder: Path, say: Callable[[str], None], until: str 
         raise UserError(f"until={until!r}: expected one of {', '.join(UNTIL)}")
     check_settings(config)
     with distributed.joined(config.distributed):
-        return _walk(config, folder, say if distributed.rank() == 0 else _silent, until)
+        return _walk(config, folder, say if distributed.rank() == 0 else _silent, until, when_begun)
 
 
-def _walk(config: RunConfig, folder: Path, say: Callable[[str], None], until: str) -> dict[str, Any] | None:
+def _walk(
+    config: RunConfig,
+    folder: Path,
+    say: Callable[[str], None],
+    until: str,
+    when_begun: Callable[[], None] | None,
+) -> dict[str, Any] | None:
     check_processes(config, distributed.size())
     check_same_run(config, folder)
     machine = choose_machine(config)
     source = open_source(config)
     spec = stages.environment_spec(config, source)
     check_environment(config, spec)
-    distributed.on_rank_0(lambda: _begin(config, folder))
+    distributed.on_rank_0(lambda: _begin(config, folder, when_begun))
     say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
     say(describe_cost(config if source is None else with_cost_of(config, source), spec))
     clock = StageClock(folder / "seconds.json")
@@ -98,9 +110,11 @@ def _walk(config: RunConfig, folder: Path, say: Callable[[str], None], until: st
     return verdict
 
 
-def _begin(config: RunConfig, folder: Path) -> None:
+def _begin(config: RunConfig, folder: Path, when_begun: Callable[[], None] | None = None) -> None:
     with explained("start the run", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if when_begun is not None:
+            when_begun()
         write_json(folder / CONFIG, to_dict(config))
 
 
@@ -141,20 +155,28 @@ def choose_machine(config: RunConfig) -> stages.Machine:
     return stages.Machine(device, choose_precision(config.precision, device))
 
 
-def check_same_run(config: RunConfig, folder: Path) -> None:
-    """Raise UserError if `folder` holds a run with other settings, with the difference, or something else."""
+def begun_settings(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run in `folder`, None if none was begun there. Raises UserError if something else was."""
     path = folder / CONFIG
     if not path.exists():
-        return
+        return None
     with explained("read the run", folder):
         text = path.read_bytes()
     try:
-        old = json.loads(text)
-        foreign = not isinstance(old, dict) or "collect" not in old
+        settings = json.loads(text)
+        foreign = not isinstance(settings, dict) or "collect" not in settings
     except ValueError:
         foreign = True
     if foreign:
         raise UserError(f"{path} is not that of a run: choose another --folder")
+    return settings
+
+
+def check_same_run(config: RunConfig, folder: Path) -> None:
+    """Raise UserError if `folder` holds a run with other settings, with the difference, or something else."""
+    old = begun_settings(folder)
+    if old is None:
+        return
     settings = json.loads(json.dumps(to_dict(config)))
     for name in FREE_SETTINGS:
         old.pop(name, None)
