@@ -15,6 +15,7 @@ import pytest
 
 from tests.commands import command, said
 from tests.worlds import tiny_world
+from worldsim import cli
 from worldsim.cli import main
 from worldsim.evaluation.pictures import write_pictures
 from worldsim.model_folder import save_model
@@ -76,6 +77,15 @@ def test_a_command_that_does_not_exist(refused: Refused, arguments: str, expecte
     message = refused(*arguments.split())
     assert expected in message
     assert "--help" in message
+
+
+def test_what_machines_share_is_not_inferred_by_each(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = "with --collector give a config"
+    assert expected in refused("collect", "--env", "CartPole-v1", "--collector", "1/2")
+    assert "expected K/N" in refused("collect", "debug", "--collector", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setattr(cli, "_speaks", lambda: True)
+    assert "under torchrun give a config" in refused("run", "--env", "CartPole-v1")
 
 
 @pytest.mark.parametrize(
