@@ -22,7 +22,7 @@ from torch import Tensor
 from worldsim.agents.actions import ActionCoder
 from worldsim.agents.config import CmaEsConfig, check_cma_es
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
-from worldsim.agents.networks import NetworkSpec, PolicyNetwork, network_spec
+from worldsim.agents.networks import NetworkSpec, PolicyNetwork, build_trunk, network_spec
 from worldsim.agents.rollout import Envs, check_autoreset
 from worldsim.agents.values import ValueNetwork
 
@@ -167,14 +167,15 @@ class CmaEsLearner:
 
 
 def controller_spec(envs: Envs) -> NetworkSpec:
-    """A linear policy that takes its likeliest action, with at most MOST_PARAMETERS parameters.
+    """A linear policy that takes its likeliest action, with at most MOST_PARAMETERS parameters; of a world model's
+    features it sees latents and belief.
 
     Raises UnusableSpaceError for pixels and for more actions than parameters allow.
     """
     spec = network_spec(envs, ())
     if spec.pixels:
         raise UnusableSpaceError("CMA-ES evolves a linear controller on features, not on pixels: observe features.")
-    actions, features = ActionCoder(spec.action_space).size, math.prod(spec.observation_shape)
+    actions, features = ActionCoder(spec.action_space).size, build_trunk(spec)[1]
     most = MOST_PARAMETERS // actions - 1  # a bias is a parameter too
     if most < 1:
         raise UnusableSpaceError(f"{actions} actions leave no parameter of {MOST_PARAMETERS} for what is observed.")

@@ -28,7 +28,8 @@ class NetworkSpec:
     observation_shape: of one row; (H, W, C) uint8 if `pixels`, else any shape of numbers (flattened).
     layout: of a world model's features: "tokens", "channels", "belief" and "action"; a row holds latents and then their
     changes, tokens x channels each, the belief, and the last action. None: numbers of which nothing is known.
-    action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear.
+    action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear,
+    and sees latents and belief alone.
     reads: how many fixed random directions of the inputs the trunk sees; 0: the inputs themselves. deterministic: the
     policy always takes its likeliest action; the other probabilities of an evolved controller mean nothing.
     """
@@ -155,6 +156,19 @@ class Projection(nn.Module):
         return inputs @ self.directions.T
 
 
+class LatentsAndBelief(nn.Module):
+    """A world model's features, (B, F) with `layout`, to latents and belief (B, size): what a controller sees."""
+
+    def __init__(self, layout: Mapping[str, int]) -> None:
+        super().__init__()
+        self.latents, self.belief = layout["tokens"] * layout["channels"], layout["belief"]
+        self.size = self.latents + self.belief
+
+    def forward(self, features: Tensor) -> Tensor:
+        after_change = 2 * self.latents
+        return torch.cat([features[:, : self.latents], features[:, after_change : after_change + self.belief]], dim=1)
+
+
 class TokenReader(nn.Module):
     """A world model's features, (B, F) with `layout`, to numbers (B, size).
 
@@ -191,8 +205,8 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     if spec.pixels:
         encoder, size = _pixel_encoder(spec.observation_shape)
         layers += [encoder, nn.LayerNorm(size)]
-    elif spec.layout is not None and spec.hidden:
-        reader = TokenReader(spec.layout)
+    elif spec.layout is not None:
+        reader = TokenReader(spec.layout) if spec.hidden else LatentsAndBelief(spec.layout)
         layers, size = [reader], reader.size
     else:
         size = math.prod(spec.observation_shape)

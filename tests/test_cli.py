@@ -190,7 +190,7 @@ def test_a_page_that_cannot_be_served(refused: Refused, model: Path, option: str
 
 
 def test_a_page_without_its_extra(refused: Refused, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldsim.cli.find_spec", lambda name: None if name == "uvicorn" else object())
+    monkeypatch.setattr("worldsim.commands.models.find_spec", lambda name: None if name == "uvicorn" else object())
     message = refused("play", model)
     assert "'uvicorn'" in message
     assert "worldsim-rl[play]" in message

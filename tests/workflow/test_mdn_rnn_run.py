@@ -71,7 +71,9 @@ def test_the_controller_learns_in_a_dits_dream_too(tmp_path: Path) -> None:
     assert outcome.code == 0, outcome.errors
     policy = load_policy(tmp_path / "run" / "round-01" / "world_model" / "policy")
     assert policy.spec.deterministic
-    assert policy.spec.observation_shape == (policy.head.in_features,)
+    layout = policy.spec.layout
+    assert layout is not None
+    assert policy.head.in_features == layout["tokens"] * layout["channels"] + layout["belief"]
 
 
 @pytest.mark.parametrize(
