@@ -22,7 +22,9 @@ STARTS, HORIZON = 96, 32
 
 @dataclass(frozen=True)
 class Calibration:
-    """temperature: one of TEMPERATURES. hazards: probability of an ending per step, in reality and in dreams at it."""
+    """temperature: from the lowest to the highest of TEMPERATURES. hazards: probability of an ending per step, in
+    reality and in dreams at this temperature.
+    """
 
     temperature: float
     hazard_observed: float
@@ -32,10 +34,12 @@ class Calibration:
 def calibrate_temperature(
     model: WorldModel, store: EpisodeStore, *, seed: int = 0, starts: int = STARTS, horizon: int = HORIZON
 ) -> Calibration:
-    """The lowest of TEMPERATURES at which dreams end at least as often as episodes do; the highest if none is.
+    """The temperature, to two decimals, at which dreams end as often as episodes do.
 
-    Dreams follow held-out episodes. The observed rate is that of all episodes of the store, which are real data that
-    was paid for anyway. Hazards rise with the temperature, so a search by halves finds the place.
+    The lowest of TEMPERATURES if dreams end often enough there, the highest if they never do. Dreams follow held-out
+    episodes. The observed rate is that of all episodes of the store, which are real data that was paid for anyway.
+    Hazards rise with the temperature, so a search by halves finds the two temperatures between which it lies, and a
+    line between them the place.
     """
     stretches = draw_stretches(
         store, starts, horizon=horizon, context_frames=min(8, model.dynamics.config.window), seed=seed
@@ -52,10 +56,16 @@ def calibrate_temperature(
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if deadly(middle) else (middle + 1, high)
+    for index in {max(0, low - 1), low}:
+        if TEMPERATURES[index] not in measured:
+            deadly(index)
     found = TEMPERATURES[low]
-    if found not in measured:
-        deadly(low)
-    return Calibration(found, observed, measured[found])
+    colder, hazard = TEMPERATURES[max(0, low - 1)], measured[found]
+    if measured[colder] < observed < hazard:
+        share = (observed - measured[colder]) / (hazard - measured[colder])
+        found = round(colder + share * (found - colder), 2)
+        hazard = dreamt_hazard(model, stretches, found, seed=seed)
+    return Calibration(found, observed, hazard)
 
 
 def dreamt_hazard(model: WorldModel, stretches: Stretches, temperature: float, *, seed: int = 0) -> float:
