@@ -59,6 +59,12 @@ class ActorCriticLearner:
         self.generator = torch.Generator().manual_seed(seed)
         spec = network_spec(envs, config.hidden)
         self.policy = PolicyNetwork(spec, self.generator)
+        if config.initial_persistence and self.policy.persistence is None:
+            raise AgentConfigError(
+                f"initial_persistence={config.initial_persistence} needs discrete actions and observations that tell "
+                f"the last one (a world model's features), got {envs.single_action_space} and "
+                f"{envs.single_observation_space}: set it to 0."
+            )
         self.policy.persist(config.initial_persistence)
         self.policy.to(self.device)
         self.value = ValueNetwork(spec, self.generator).to(self.device)

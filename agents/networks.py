@@ -270,7 +270,7 @@ class PolicyNetwork(nn.Module):
         if probability and self.persistence is not None:
             odds = probability / (1 - probability)
             counts = torch.tensor([float(n) for n in self.actions.choices for _ in range(n)])
-            self.persistence.copy_((odds * (counts - 1)).log())
+            self.persistence.copy_((odds * (counts - 1).clamp(min=1)).log())
 
     def distribution(self, inputs: Tensor) -> Distribution:
         """The distribution for network inputs, that is for `self.inputs(observations)`."""

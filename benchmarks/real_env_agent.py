@@ -48,17 +48,17 @@ def main() -> None:
     agent.horizon, agent.reset_each_update = arguments.horizon, False
     updates = math.ceil(arguments.tics / (config.env.frame_skip * arguments.envs * arguments.horizon))
 
-    begin = time.monotonic()
     real = SyncVectorEnv([partial(envs.make, config.env)] * arguments.envs, autoreset_mode=AutoresetMode.SAME_STEP)
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
     learner = ActorCriticLearner(agent, ObservedVectorEnv(real, model), seed=config.seed)
-    fit(learner, steps=updates, folder=arguments.out, name="agent, real env", log_every=1)
+    trained = fit(learner, steps=updates, folder=arguments.out, name="agent, real env", log_every=1)
     real.close()
     save_policy(
         learner.policy, arguments.out / "policy", notes={"env": config.env.id, "greedy": config.evaluate.greedy}
     )
-    seconds = {"agent": time.monotonic() - begin}
 
+    begin = time.monotonic()
+    steps = updates * arguments.envs * arguments.horizon
     greedy = config.evaluate.greedy
     verdict = judge(
         folder,
@@ -67,8 +67,12 @@ def main() -> None:
         config.evaluate,
         machine,
         EpisodeStore.open(arguments.run / "episodes"),
-        lambda: {**seconds, "evaluate": time.monotonic() - begin - seconds["agent"]},
-        {"agent_kind": "actor-critic in the real env", "agent_steps": updates * arguments.envs * arguments.horizon},
+        lambda: {"agent": trained.seconds, "evaluate": time.monotonic() - begin},
+        {
+            "agent_kind": "actor-critic in the real env",
+            "real_steps": steps,  # of the agent: the world model's own frames are the run's
+            "real_tics": steps * config.env.frame_skip,
+        },
     )
     verdict.write(arguments.out)
     print_verdict(verdict)

@@ -45,7 +45,9 @@ class Row:
 def main() -> None:
     """Read the verdicts, write table, plot and figures."""
     arguments = _arguments()
-    runs = {folder.name: read_verdict(folder) for folder in arguments.runs}
+    runs = {str(folder): read_verdict(folder) for folder in arguments.runs}
+    if len(runs) < len(arguments.runs):
+        raise UserError(f"{', '.join(map(str, arguments.runs))}: expected each run once")
     beside = dict(_named(text) for text in arguments.beside)
     rows = [
         over_seeds(list(runs.values())),
@@ -88,20 +90,18 @@ def over_seeds(verdicts: Sequence[Verdict]) -> Row:
 
 
 def baseline_rows(verdicts: Sequence[Verdict]) -> list[Row]:
-    """The baselines of all verdicts together."""
+    """The baselines of all verdicts together, each sequence of blind actions for itself."""
+    played: dict[str, dict[tuple[int, int], float]] = {}
+    for index, verdict in enumerate(verdicts):
+        for name, score in verdict["baselines"].items():
+            # Blind policies do the same on the same seed; those that look through a model are one for each verdict.
+            own = index if name == "shuffled_observations" else 0
+            episodes = played.setdefault(name.replace("_", " ") + sequence(score), {})
+            episodes |= {(own, seed): value for seed, value in zip(score["seeds"], score["returns"], strict=True)}
     rows = []
-    for name in verdicts[0]["baselines"]:
-        scores = [verdict["baselines"][name] for verdict in verdicts if name in verdict["baselines"]]
-        # Blind policies do the same on the same seed; those that look through a model are one for each verdict.
-        own = name == "shuffled_observations"
-        played = {
-            (index if own else sequence(score), seed): value
-            for index, score in enumerate(scores)
-            for seed, value in zip(score["seeds"], score["returns"], strict=True)
-        }
-        returns = list(played.values())
-        label = name.replace("_", " ") + ("" if own else sequence(scores[0]))
-        rows.append(Row(label, float(np.mean(returns)), *bootstrap_interval(returns), returns))
+    for name, episodes in played.items():
+        returns = list(episodes.values())
+        rows.append(Row(name, float(np.mean(returns)), *bootstrap_interval(returns), returns))
     return rows
 
 

@@ -76,7 +76,10 @@ def _minigrid_steps(env: gym.Env[Any, Any]) -> int | None:
 def _atari_tics_per_second(env: gym.Env[Any, Any]) -> float | None:
     """60 pictures a second by the frame skip of its own (its metadata say 30, whatever that is)."""
     skip = (env.spec.kwargs if env.spec else {}).get("frameskip", 1)
-    return 60 / (sum(skip) / len(skip) if isinstance(skip, tuple | list) else skip)
+    if isinstance(skip, tuple | list):  # drawn from low to high - 1
+        low, high = skip
+        return 60 / ((low + high - 1) / 2)
+    return 60 / skip
 
 
 FAMILIES: tuple[Family, ...] = (

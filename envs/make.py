@@ -249,5 +249,7 @@ def _unknown(env_id: str) -> str:
     ids = sorted(gym.registry)
     lower = {name.lower(): name for name in ids}
     nearest = difflib.get_close_matches(env_id.lower(), lower, n=1, cutoff=0.4)
-    hint = f"did you mean {lower[nearest[0]]!r}?" if nearest else "expected a registered Gymnasium id"
-    return f"environment id {env_id!r} is not registered; {hint} An id of your own: module:{env_id} imports the module"
+    hint = f"did you mean {lower[nearest[0]]!r}?" if nearest else "expected a registered Gymnasium id."
+    if ":" not in env_id:
+        hint += f" An id of your own: module:{env_id} imports the module"
+    return f"environment id {env_id!r} is not registered; {hint}"

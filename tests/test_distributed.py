@@ -115,8 +115,9 @@ def test_each_row_is_drawn_as_in_one_process(rank: int, monkeypatch: pytest.Monk
     monkeypatch.setattr(distributed, "_group", distributed._Group(rank, 3, "ddp"))
     with distributed._SharedDraws():
         own = draws(2)
-        with pytest.raises(NotImplementedError, match="randperm"):
-            torch.randperm(4)
+        for drawn in (torch.randperm, lambda n: torch.zeros(n).uniform_(), lambda n: torch.ones(n).bernoulli()):
+            with pytest.raises(NotImplementedError, match=r"say in worldsim\.distributed how rows share it"):
+                drawn(4)
     assert all(torch.equal(mine, every[rank::3]) for mine, every in zip(own, whole, strict=True))
 
 

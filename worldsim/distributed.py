@@ -34,7 +34,13 @@ Loss = Callable[..., tuple[Tensor, dict[str, Tensor]]]
 
 KINDS = ("ddp", "fully_shard")
 NO_TIMEOUT = timedelta(days=365)  # processes wait while the first one collects or trains the agent
-UNSHARED_DRAWS = {torch.randperm, torch.bernoulli, torch.multinomial, torch.normal, torch.rand_like, torch.randn_like}
+UNSHARED_DRAWS = {
+    *(torch.randperm, torch.bernoulli, torch.multinomial, torch.normal, torch.poisson),
+    *(torch.rand_like, torch.randn_like, torch.randint_like),
+    *(Tensor.bernoulli, Tensor.bernoulli_, Tensor.multinomial, Tensor.normal_, Tensor.uniform_, Tensor.random_),
+    *(Tensor.exponential_, Tensor.geometric_, Tensor.cauchy_, Tensor.log_normal_),
+    *(F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F.feature_alpha_dropout, F.gumbel_softmax),
+}
 
 
 @dataclass

@@ -56,6 +56,15 @@ def test_seeds_count_alike_and_shared_episodes_once() -> None:
     assert (row.mean, row.low, row.high, row.minutes, row.dream) == (2.0, 1.0, 3.0, 1.5, 7.0)
 
 
+def test_each_blind_sequence_has_a_row_of_its_own() -> None:
+    runs = [verdict([1.0], [5.0], [100]), verdict([1.0], [9.0], [100])]
+    for run, actions in zip(runs, ([0, 1], [1, 2]), strict=True):
+        run["baselines"]["best_blind"] = {**run["baselines"]["random"], "actions": actions, "hold_steps": 8}
+    found = {row.name: row.mean for row in baseline_rows(runs)}
+    assert found["best blind (0, 1 x 8 steps)"] == 5.0
+    assert found["best blind (1, 2 x 8 steps)"] == 9.0
+
+
 def test_a_folder_without_a_verdict_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds no verdict\.json: expected the folder of a finished run"):
         read_verdict(tmp_path)

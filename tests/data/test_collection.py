@@ -269,7 +269,7 @@ def test_a_round_waits_for_its_collectors(tmp_path: Path) -> None:
     assert unfinished(store, 0, 401) == []
     assert unfinished(store, 0, 4010) == [Collector(number, 3) for number in (1, 2, 3)]
     run(tmp_path / "whole", workers=4)
-    assert {**contents(tmp_path / "whole"), **contents(tmp_path / "store")} == contents(tmp_path / "store")
+    assert {**contents(tmp_path / "store"), **contents(tmp_path / "whole")} == contents(tmp_path / "store")
 
 
 @pytest.mark.parametrize(("number", "total"), [(0, 2), (3, 2), (1, 5)])

@@ -10,7 +10,7 @@ import pytest
 from worldsim.envs import EnvConfig, make, tics_per_second
 
 
-@pytest.mark.parametrize(("kwargs", "rate"), [({}, 15.0), ({"frameskip": 1}, 60.0), ({"frameskip": (2, 4)}, 20.0)])
+@pytest.mark.parametrize(("kwargs", "rate"), [({}, 15.0), ({"frameskip": 1}, 60.0), ({"frameskip": (2, 4)}, 24.0)])
 def test_atari_states_its_true_rate(kwargs: dict[str, Any], rate: float) -> None:
     pytest.importorskip("ale_py", reason='Atari is not installed: pip install "worldsim-rl[atari]"')
     config = EnvConfig(id="ALE/Pong-v5", kwargs=kwargs, frame_skip=2)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from worldsim.config import from_dict, to_dict
+from worldsim.config import from_dict, load_config, to_dict
 from worldsim.data.episode import EnvSpec
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.workflow.checks import check_environment, check_settings
@@ -129,8 +129,8 @@ def test_dreams_must_end() -> None:
     assert settings(SEEN).env.max_episode_tics is None  # the env's own limit stays
     config = settings(seen(max_episode_tics=None))
     assert config.env.max_episode_tics == 1000 * config.env.frame_skip
-    long = settings(seen(max_episode_tics=None, episode_tics=(5000,)))
-    assert long.env.max_episode_tics == 20_000
+    long = settings(seen(max_episode_tics=None, episode_tics=(3000,)))
+    assert long.env.max_episode_tics == 12_000
 
 
 def test_random_play_goes_places() -> None:
@@ -164,6 +164,31 @@ def test_few_endings_are_not_learnt_by_heart() -> None:
     assert settings(seen(endings=0)).dynamics.termination_weight == RunConfig().dynamics.termination_weight
     many = settings(seen(episode_tics=(10,) * 500, endings=500))
     assert many.dynamics.termination_weight == RunConfig().dynamics.termination_weight
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("collect.tics", [50_000]),
+        ("agent_updates", [50, 20, 20]),
+        ("dynamics.sampling_steps", 8),
+        ("dream.context_frames", 12),
+        ("tokenizer.heads", 3),
+        ("dynamics.kind", "mdn_rnn"),
+    ],
+)
+def test_a_single_setting_of_the_users_fits(setting: str, value: Any) -> None:
+    config, _ = infer(SEEN, load_config(RunConfig, None, [f"{setting}={value}"]), [setting])
+    check_settings(config)
+    check_environment(config, spec(SEEN, config))
+
+
+def test_an_endless_env_that_is_slow_gives_several_episodes() -> None:
+    look = seen(max_episode_tics=None, seconds_per_tic=0.05, seconds_per_frame=0.05)
+    config, reasons = infer(look, RunConfig(), cores=1)
+    assert config.env.max_episode_tics is not None
+    assert config.collect.tics[0] >= 3 * config.env.max_episode_tics
+    assert [reason.setting for reason in reasons].count("env.max_episode_tics") == 1
 
 
 def test_what_the_user_gave_stays_and_the_rest_fits_it() -> None:

@@ -56,7 +56,7 @@ def test_what_it_thought_is_found_again_from_what_it_did(actions: str, tmp_path:
     policy = load_dream_trained(tmp_path, tmp_path / "policy", greedy=True)
     [played] = play_side_by_side([NoiseEnv(model)], policy, [18])
     assert played.frames is not None
-    think, thoughts = thinking_agent(tmp_path / "policy", seed=0), []
+    think, thoughts = thinking_agent(tmp_path / "policy", model, seed=0), []
 
     def spied(observations: NDArray[Any]) -> Thoughts:
         thoughts.append(think(observations))
@@ -78,14 +78,15 @@ def test_what_it_thought_is_found_again_from_what_it_did(actions: str, tmp_path:
 
 @pytest.mark.parametrize("greedy", [True, False])
 def test_an_agent_to_watch_is_as_greedy_as_it_is_judged(greedy: bool, tmp_path: Path) -> None:
-    spec = network_spec(DreamVectorEnv(tiny_world(), 1, observation="features"), [16])
+    model = tiny_world()
+    spec = network_spec(DreamVectorEnv(model, 1, observation="features"), [16])
     network = PolicyNetwork(spec)
     torch.nn.init.constant_(network.head.bias[1:2], 0.5)
     save_policy(network, tmp_path, notes={"greedy": greedy})
-    thoughts = thinking_agent(tmp_path, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
+    thoughts = thinking_agent(tmp_path, model, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
     assert set(thoughts.actions.tolist()) == ({1} if greedy else {0, 1, 2})
     assert thoughts.values is None
-    again = thinking_agent(tmp_path, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
+    again = thinking_agent(tmp_path, model, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
     np.testing.assert_array_equal(again.actions, thoughts.actions)
 
 
@@ -96,3 +97,5 @@ def test_a_policy_of_another_observation_is_refused(tmp_path: Path) -> None:
     save_policy(PolicyNetwork(spec), tmp_path / "policy")
     with pytest.raises(UserError, match=r"reads observations of shape .* have .*: train a policy in its dream"):
         load_dream_trained(tmp_path, tmp_path / "policy")
+    with pytest.raises(UserError, match="reads observations of shape"):
+        thinking_agent(tmp_path / "policy", model, seed=0)

@@ -9,13 +9,12 @@ from typing import Any
 
 from worldsim import envs
 from worldsim.agents.networks import PolicyNetwork
-from worldsim.agents.policy_io import load_policy
 from worldsim.envs.errors import UnusableEnvironmentError
 from worldsim.errors import UserError
 from worldsim.play.beside_real import BesideReal
 from worldsim.play.controls import controls
 from worldsim.play.session import Session
-from worldsim.workflow.policies import act_in_dream, is_greedy
+from worldsim.workflow.policies import act_in_dream, is_greedy, load_fitting_policy
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
@@ -73,7 +72,7 @@ def load_game(name_or_folder: str, *, beside_real: bool) -> Game:
     return Game(
         Path(name_or_folder).resolve().name if Path(name_or_folder).is_dir() else folder.name,
         model,
-        load_policy(policy_folder, model.device) if has_policy else None,
+        load_fitting_policy(policy_folder, model) if has_policy else None,
         is_greedy(policy_folder) if has_policy else False,
         _real_maker(model, folder) if beside_real else None,
     )

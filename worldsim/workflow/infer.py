@@ -36,6 +36,7 @@ CAP_STEPS = 1000  # of an episode where the env has no limit of its own
 # Data
 MOST_STEPS, FEWEST_STEPS = 60_000, 1_500
 HELD_OUT_EPISODES = 5
+FEWEST_EPISODES_OF_A_WORKER = 3  # in the first round, where the env itself sets no limit
 FEW_ENDINGS = 1_000
 # Seconds on one core, measured (benchmarks/LOG.md): batches of 32 frames and 16 clips of 20.
 TOKENIZER_SECONDS, TOKENIZER_SECONDS_A_PATCH = 0.018, 0.0015  # a step
@@ -90,6 +91,7 @@ class _Draft:
         for part in path:
             owner = getattr(owner, part)
         setattr(owner, name, value)
+        self.reasons = [reason for reason in self.reasons if reason.setting != setting]
         self.reasons.append(Reason(setting, value, why))
 
 
@@ -186,7 +188,8 @@ def _networks(draft: _Draft, look: Look) -> None:
     channels = 32 if pixels / tokens <= PIXELS_OF_A_SMALL_TOKEN else 64
     draft.set("tokenizer.channels", channels, f"numbers for {pixels // tokens} pixels")
     minutes = "enough for a run of minutes"
-    draft.set("tokenizer.width", 128, minutes)
+    heads = config.tokenizer.heads
+    draft.set("tokenizer.width", heads * math.ceil(128 / heads), minutes)
     draft.set("tokenizer.encoder_layers", 1, minutes)
     draft.set("tokenizer.decoder_layers", 2, minutes)
     draft.set("tokenizer.batch_frames", 32, minutes)
@@ -195,22 +198,32 @@ def _networks(draft: _Draft, look: Look) -> None:
         draft.set("tokenizer.contrast_weight", 20.0, "small changes are faint at this size")
     draft.set("tokenizer.latent_noise", 0.05, "small things are to outlive it")
     draft.set("dynamics.size", "micro", minutes)
-    draft.set("dynamics.window", 8, "what is remembered; short clips leave time for more steps of training")
+    window = max(8, config.dream.context_frames) if "dream.context_frames" in draft.fixed else 8
+    draft.set("dynamics.window", window, "what is remembered; short clips leave time for more steps of training")
     draft.set("dynamics.clip_frames", config.dynamics.window * 3 // 2, "so that training meets a full window")
     draft.set("dream.context_frames", config.dynamics.window, "as many as are remembered")
     draft.set("dynamics.learning_rate", 0.006, "as in the quickstart, of the same size")
     steps = 2 if moves_at_once(look) else 4
     why = "single moves leave little open" if steps == 2 else "a dream must choose among what may come"
+    if "dynamics.sampling_steps" in draft.fixed:
+        steps, why = config.dynamics.sampling_steps, "those that dreams take are trained"
     draft.set("dynamics.finest_steps", steps, why)
+    if config.dynamics.kind == "mdn_rnn":
+        draft.set("dynamics.optimizer", "adamw", "an LSTM has no matrices for Muon")
     draft.set("dynamics.sampling_steps", config.dynamics.finest_steps, "as trained")
 
 
 def _amounts(draft: _Draft, look: Look, seconds: float, cores: int) -> None:
     """How much of everything, so that it fits the time; what fast envs leave goes to the dynamics."""
     config = draft.config
-    draft.set("rounds", 2, "the second sees where the first one's agent goes")
-    draft.set("collect.workers", cores, "one for each core")
-    draft.set("evaluate.workers", cores, "one for each core")
+    lists = {"collect.tics": config.collect.tics, "agent_updates": config.agent_updates}
+    given = [name for name in lists if name in draft.fixed]
+    if given:
+        draft.set("rounds", len(lists[given[0]]), f"as many as {given[0]} has entries")
+    else:
+        draft.set("rounds", 2, "the second sees where the first one's agent goes")
+    draft.set("collect.workers", cores, "the times are meant for so many cores")
+    draft.set("evaluate.workers", cores, "the times are meant for so many cores")
     skip, rounds = config.env.frame_skip, config.rounds
     step_seconds = skip * look.seconds_per_tic + look.seconds_per_frame
 
@@ -220,6 +233,10 @@ def _amounts(draft: _Draft, look: Look, seconds: float, cores: int) -> None:
     per_second = f"{skip / step_seconds:,.0f} tics a second and core"
     why = f"{per_second}, {room:.0f} s" if wanted <= MOST_STEPS else f"{MOST_STEPS:,} steps are plenty; {per_second}"
     draft.set("collect.tics", [_round(part * skip) for part in _parts(steps, rounds, first=2.0)], why)
+    if look.max_episode_tics is None:
+        most = config.collect.tics[0] // (FEWEST_EPISODES_OF_A_WORKER * config.collect.workers)
+        if (config.env.max_episode_tics or math.inf) > most:
+            draft.set("env.max_episode_tics", max(skip, most), "the data are to hold some whole episodes")
     tics = sum(config.collect.tics)
     spare = max(0.0, room - tics / skip * step_seconds / config.collect.workers)
     typical = float(np.mean(look.episode_tics)) if look.episode_tics else float(_limit(config, look))

@@ -114,14 +114,20 @@ def load_dream_trained(
     Raises UserError if the two do not belong together.
     """
     model = load_model(model_folder, dtype=dtype)
-    network = load_policy(Path(policy_folder))
+    network = load_fitting_policy(Path(policy_folder), model)
+    return DreamTrainedPolicy(model, partial(NetworkPolicy, network, greedy=greedy), noise=noise)
+
+
+def load_fitting_policy(policy_folder: Path, model: WorldModel) -> PolicyNetwork:
+    """The policy in `policy_folder`, on the device of `model`. Raises UserError if it reads other features than its."""
+    network = load_policy(policy_folder, model.device)
     shown = observation_space(model, "features").shape
     if network.spec.observation_shape != shown:
         raise UserError(
-            f"the policy in {policy_folder} reads observations of shape {network.spec.observation_shape}, those of the "
-            f"world model in {model_folder} have {shown}: train a policy in its dream with `worldsim run`"
+            f"the policy in {policy_folder} reads observations of shape {network.spec.observation_shape}, those of its "
+            f"world model have {shown}: train a policy in its dream with `worldsim run`"
         )
-    return DreamTrainedPolicy(model, partial(NetworkPolicy, network, greedy=greedy), noise=noise)
+    return network
 
 
 def is_greedy(policy_folder: Path | str) -> bool:
@@ -129,13 +135,13 @@ def is_greedy(policy_folder: Path | str) -> bool:
     return bool(read_policy_config(Path(policy_folder))["notes"].get("greedy", False))
 
 
-def thinking_agent(policy_folder: Path | str, seed: int) -> Think:
-    """The saved policy, greedy if its notes say so, with what it thinks: for videos.
+def thinking_agent(policy_folder: Path | str, model: WorldModel, seed: int) -> Think:
+    """The policy saved for `model`, greedy if its notes say so, with what it thinks: for videos.
 
     Draws from a random state of its own where it is not greedy.
     """
     folder = Path(policy_folder)
-    network, value = load_policy(folder), load_value(folder)
+    network, value = load_fitting_policy(folder, model), load_value(folder)
     greedy, generator = is_greedy(folder), torch.Generator().manual_seed(seed)
 
     @torch.no_grad()

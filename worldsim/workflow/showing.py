@@ -39,7 +39,7 @@ def dream_video(
     folder = model_folder(name_or_folder)
     model = load_here(folder)
     policy = folder / "policy"
-    think = None if random_actions or not policy.is_dir() else thinking_agent(policy, seed)
+    think = None if random_actions or not policy.is_dir() else thinking_agent(policy, model, seed)
     video = long_dream(model, think=think, steps=steps, temperature=temperature, seed=seed)
     write_video(video, out, frames_per_second=model.spec.frames_per_second)
 
@@ -74,7 +74,7 @@ def render(name_or_folder: str, out: Path | None, *, gif: bool, say: Callable[[s
             missing.append("an agent: the model has no policy, and its dreams are played at random")
         for what in missing:
             say(f"not shown: {what}")
-        think = thinking_agent(folder / "policy", seed=0) if has_policy else None
+        think = thinking_agent(folder / "policy", model, seed=0) if has_policy else None
         write_pictures(model, target / "videos", store=store, think=think, episode=episode, gif=gif)
     return report(target, folder, run, missing)
 

@@ -66,7 +66,7 @@ def evaluate_run(
             model,
             run / "videos",
             store=store,
-            think=thinking_agent(folder / "policy", settings.seed),
+            think=thinking_agent(folder / "policy", model, settings.seed),
             episode=agent_episode(folder, median_seed(verdict), machine.dtype),
         )
     report(run, folder, run)
