@@ -31,8 +31,9 @@ DYNAMICS: dict[str, dict[str, Any]] = {
     "dit, muon": {"kind": "dit", "self_context_fraction": 0.25, "shortcut_fraction": 0.25, "sampling_steps": 2},
     "dit, adamw": {"kind": "dit", "optimizer": "adamw", "learning_rate": 1e-3},
     "mdn_rnn": {"kind": "mdn_rnn", "optimizer": "adamw", "learning_rate": 1e-3},
+    "video_gpt": {"kind": "video_gpt", "optimizer": "adamw", "learning_rate": 1e-3},
 }
-TOKENIZERS = ("vit", "convolutional")
+TOKENIZERS = ("vit", "convolutional", "vq")
 CASES = (*DYNAMICS, *TOKENIZERS)
 HANDED_OVER = ("dit, muon", "vit")  # one with both optimizers, one with a device generator
 
@@ -73,9 +74,12 @@ def learner(case: str, data: Path) -> DynamicsLearner | TokenizerLearner:
     if case in DYNAMICS:
         sizes = {"size": "debug", "window": 4, "clip_frames": 6, "belief_size": 8, "batch_clips": 8}
         config = DynamicsConfig(**sizes, **common, **DYNAMICS[case])  # type: ignore[arg-type]
-        return DynamicsLearner(config, store, LatentCache.open(store, "pixels"), (2, 2), seed=3)
+        latents = LatentCache.open(store, "pixels")
+        # Quantised by the dynamics: each patch counts as the nearest of these.
+        codes = torch.linspace(-1, 1, 8)[:, None].expand(8, latents.latent_shape[1])
+        return DynamicsLearner(config, store, latents, (2, 2), seed=3, codes=codes)
     sizes = {"patch": 4, "width": 16, "encoder_layers": 1, "decoder_layers": 2, "heads": 1, "batch_frames": 8}
-    return TokenizerLearner(TokenizerConfig(kind=case, channels=4, **sizes, **common), store, seed=3)  # type: ignore[arg-type]
+    return TokenizerLearner(TokenizerConfig(kind=case, channels=4, codes=8, **sizes, **common), store, seed=3)  # type: ignore[arg-type]
 
 
 def train(data: Path, out: Path, steps: int) -> None:

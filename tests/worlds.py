@@ -14,7 +14,7 @@ from worldsim.data.episode import EnvSpec
 from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.start_contexts import StartContexts
-from worldsim.tokenizers.build import build_tokenizer
+from worldsim.tokenizers.build import build_tokenizer, code_vectors
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.world_model import WorldModel
 
@@ -31,6 +31,13 @@ MEANINGS = {
     "multi_discrete": ["steer", "jump"],
     "multi_binary": ["left", "right", "fire"],
     "box": ["steer", "gas"],
+}
+
+PIXELS = TokenizerConfig(kind="pixels", patch=8)
+TOKENIZERS = {  # by kind of the dynamics
+    "video_gpt": TokenizerConfig(
+        kind="vq", patch=8, channels=4, codes=8, width=8, heads=1, encoder_layers=1, decoder_layers=1
+    ),
 }
 
 
@@ -56,15 +63,16 @@ def tiny_world(
 ) -> WorldModel:
     """Random weights everywhere, so that every input shows in the output.
 
-    kind: of the dynamics. Frames are `size` pixels high and wide.
+    kind: of the dynamics; a video_gpt gets codes, all others pixels. Frames are `size` pixels high and wide.
     """
     spec = tiny_spec(actions, max_episode_steps, size)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        tokenizer = build_tokenizer(TokenizerConfig(kind="pixels", patch=8), spec.frame_shape)
+        tokenizer = build_tokenizer(TOKENIZERS.get(kind, PIXELS), spec.frame_shape)
         tokens, channels = tokenizer.latent_shape
         config = DynamicsConfig(kind=kind, size="debug", window=4, belief_size=8, time_every=1)
-        dynamics = build_dynamics(config, tokens, channels, tokenizer.grid, action_feature_count(spec))
+        codes = code_vectors(tokenizer)
+        dynamics = build_dynamics(config, tokens, channels, tokenizer.grid, action_feature_count(spec), codes)
         for parameter in dynamics.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
         dynamics.scale.low.fill_(-1.0)

@@ -246,6 +246,15 @@ def shared_count(count: Tensor) -> Tensor:
     return total.clamp(min=1) / size()
 
 
+def shared_sum(tensor: Tensor) -> Tensor:
+    """In a shared loss: the sum of the processes' tensors, without a gradient; elsewhere the tensor itself."""
+    if not _sharing:
+        return tensor
+    total = tensor.detach().clone()
+    dist.all_reduce(total)
+    return total
+
+
 class _LossModule(nn.Module):
     """The loss as a module's forward pass, which is what DDP and fully_shard know how to surround."""
 

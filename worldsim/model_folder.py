@@ -27,7 +27,7 @@ from worldsim.dynamics.config import DynamicsConfig
 from worldsim.errors import UserError
 from worldsim.quantization import dequantize, quantize
 from worldsim.start_contexts import StartContexts
-from worldsim.tokenizers.build import build_tokenizer
+from worldsim.tokenizers.build import build_tokenizer, code_vectors
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.world_model import WorldModel
 
@@ -102,7 +102,9 @@ def load_model(
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
     tokenizer = build_tokenizer(tokenizer_config, spec.frame_shape)
     tokens, channels = tokenizer.latent_shape
-    dynamics = build_dynamics(dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec))
+    dynamics = build_dynamics(
+        dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec), code_vectors(tokenizer)
+    )
     for name, module in (("tokenizer", tokenizer), ("dynamics", dynamics)):
         path = folder / f"{name}.safetensors"
         try:

@@ -50,10 +50,15 @@ def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) 
 
 @torch.no_grad()
 def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running average towards the model; a plain mean at first, so that short trainings forget their start."""
+    """Move the running average towards the model; a plain mean at first, so that short trainings forget their start.
+
+    Buffers, such as a codebook, which is a running mean itself, are taken as they are.
+    """
     decay = min(decay, step / (step + 9.0))
     for mean, current in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(whole(current), 1.0 - decay)
+    for kept, newest in zip(average.buffers(), model.buffers(), strict=True):
+        kept.copy_(newest)
 
 
 OPTIMIZERS: dict[str, Callable[[nn.Module, float, float], list[torch.optim.Optimizer]]] = {

@@ -24,8 +24,8 @@ class DreamStep:
 
     latents: unit-scale (B, N, D) float32. belief: (B, belief_size) in [-1, 1], the dynamics' summary of the past.
     reward: (B,), expected. termination_probability: (B,). uncertainty: (B,) >= 0: of the DiT, how far the sampler moved
-    its estimate; of the MDN-RNN, the spread of the mixture. 0 for real frames. Reward and termination belong to the
-    step that led to the latents.
+    its estimate; of the MDN-RNN, the spread of the mixture; of the video GPT, the entropy of the codes. 0 for real
+    frames. Reward and termination belong to the step that led to the latents.
     """
 
     latents: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.tokenizers.pixel_range import to_model_range
 
 
 @pytest.fixture
@@ -56,18 +58,21 @@ def learner(
         size="debug",
         window=4,
         clip_frames=8,
-        belief_size=8 if kind == "dit" else 32,
+        belief_size=32 if kind == "mdn_rnn" else 8,
         steps=steps,
         warmup_steps=2,
         optimizer=optimizer,
-        learning_rate=5e-3 if kind == "dit" else 2e-2,
+        learning_rate=2e-2 if kind == "mdn_rnn" else 5e-3,
         self_context_fraction=0.25,
         ema_decay=0.9,
     )
-    return DynamicsLearner(config, *data, (2, 2), seed=3)
+    codes = to_model_range(torch.tensor([[40], [125], [210]], dtype=torch.uint8)).expand(3, 16)  # dark, grey, bright
+    return DynamicsLearner(config, *data, (2, 2), seed=3, codes=codes)
 
 
-@pytest.mark.parametrize(("kind", "optimizer"), [("dit", "muon"), ("dit", "adamw"), ("mdn_rnn", "adamw")])
+@pytest.mark.parametrize(
+    ("kind", "optimizer"), [("dit", "muon"), ("dit", "adamw"), ("mdn_rnn", "adamw"), ("video_gpt", "muon")]
+)
 def test_interrupted_equals_uninterrupted_bitwise(
     data: tuple[EpisodeStore, LatentCache], kind: str, optimizer: str
 ) -> None:
@@ -86,7 +91,9 @@ def test_interrupted_equals_uninterrupted_bitwise(
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize(("kind", "optimizer", "steps"), [("dit", "muon", 120), ("mdn_rnn", "adamw", 200)])
+@pytest.mark.parametrize(
+    ("kind", "optimizer", "steps"), [("dit", "muon", 120), ("mdn_rnn", "adamw", 200), ("video_gpt", "muon", 60)]
+)
 def test_actions_come_to_matter(data: tuple[EpisodeStore, LatentCache], kind: str, optimizer: str, steps: int) -> None:
     trained = learner(data, optimizer, steps, kind=kind)
     before = trained.evaluate()
@@ -96,3 +103,11 @@ def test_actions_come_to_matter(data: tuple[EpisodeStore, LatentCache], kind: st
     assert before["action_shuffle_ratio"] == pytest.approx(1.0, abs=0.05)
     assert after["held_out_latent"] < 0.4 * before["held_out_latent"]
     assert after["action_shuffle_ratio"] > 2.0
+
+
+def test_bits_are_counted_for_each_number_of_a_frame(data: tuple[EpisodeStore, LatentCache]) -> None:
+    figures = learner(data, kind="video_gpt").evaluate()
+    # Before training all codes are alike: 4 tokens of 3 codes stand for 8 x 8 pixels.
+    assert figures["held_out_bits_per_dimension"] == pytest.approx(4 * math.log2(3) / 64, rel=1e-5)
+    assert figures["held_out_code_bits"] == pytest.approx(4 * math.log2(3), rel=1e-5)
+    assert "held_out_bits_per_dimension" not in learner(data).evaluate()

@@ -79,10 +79,10 @@ def test_the_controller_learns_in_a_dits_dream_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("dynamics.kind=gpt", "dynamics.kind=gpt: expected one of dit, mdn_rnn"),
+        ("dynamics.kind=gpt", "dynamics.kind=gpt: expected one of dit, mdn_rnn, video_gpt"),
         ("dynamics.optimizer=muon", "expected adamw"),
         ("dynamics.mixtures=0", "dynamics.mixtures=0: expected at least 1"),
-        ("tokenizer.kind=vq", "tokenizer.kind=vq: expected one of vit, pixels, convolutional"),
+        ("tokenizer.kind=gan", "tokenizer.kind=gan: expected one of vit, pixels, convolutional, vq"),
         ("env.frame_height=15", "cannot halve frames of 15x48"),
         ("agent.kind=evolution", "agent.kind must be one of actor_critic, cma_es"),
         ("dream.num_envs=6", "agent.cma_es.population is 4, which must divide the number of rows, 6"),

@@ -19,6 +19,7 @@ examples:
   worldsim run quickstart seed=1 --folder runs/q1
   worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
   worldsim run take_cover_mdn_rnn                 Ha & Schmidhuber's models on the same data
+  worldsim run take_cover_video_gpt               VideoGPT's, a transformer over codes, on the same data
   worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
   worldsim run --env CarRacing-v3                 no config: settings are inferred from a look at the env, and explained
   worldsim run --env MiniGrid-DoorKey-8x8-v0 env.frame_skip=1 rounds=3

@@ -31,7 +31,8 @@ class DynamicsConfig:
 
     kind "dit" is the Diffusion Transformer and uses all fields but `mixtures`. kind "mdn_rnn" (Ha & Schmidhuber 2018)
     uses `mixtures`, normal components a number; belief_size, which is the LSTM's hidden size; window, where it only
-    bounds how many frames a dream starts from; and what tells how it is trained.
+    bounds how many frames a dream starts from; and what tells how it is trained. kind "video_gpt" (Yan et al. 2021)
+    uses size, window, belief_size and what tells how it is trained; the tokenizer's kind must be "vq".
 
     size: a key of SIZES. window: frames a time layer sees, itself included. clip_frames: length of training clips
     (longer than the window, so that training meets a full window). time_every: every n-th layer also attends over

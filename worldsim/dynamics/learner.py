@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,7 @@ from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.protocol import Dynamics, LatentClip
+from worldsim.dynamics.video_gpt import VideoGptDynamics
 from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
 
 HELD_OUT_EVERY = 500
@@ -41,10 +43,12 @@ class DynamicsLearner:
         dtype: torch.dtype = torch.float32,
         seed: int = 0,
         begin_with: Dynamics | None = None,
+        codes: torch.Tensor | None = None,
     ) -> None:
         """`begin_with` (an earlier round's result) gives weights and latent scale; else both start afresh.
 
-        grid: rows and columns in which the latent tokens stand.
+        grid: rows and columns in which the latent tokens stand. codes: (K, D), of a tokenizer that knows no
+        other tokens.
         """
         self.config, self.spec = config, store.spec
         self.device, self.dtype = torch.device(device), dtype
@@ -61,7 +65,7 @@ class DynamicsLearner:
         tokens, channels = latents[0].shape[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = build_dynamics(config, tokens, channels, grid, action_feature_count(self.spec))
+            self.model = build_dynamics(config, tokens, channels, grid, action_feature_count(self.spec), codes)
         chosen = np.random.default_rng(seed).permutation(store.indices("train"))[:SCALE_EPISODES]
         some = [torch.from_numpy(latents[int(i)].astype(np.float32)) for i in chosen]
         if begin_with is None:
@@ -69,6 +73,8 @@ class DynamicsLearner:
         else:
             self.model.load_state_dict(begin_with.state_dict())
             self.model.scale.widen(some)
+            if isinstance(self.model, VideoGptDynamics) and codes is not None:
+                self.model.follow_codebook(codes)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self._loss = distributed.data_parallel(self.model, self.model.loss)
@@ -125,7 +131,10 @@ class DynamicsLearner:
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Losses of the averaged weights on fixed held-out clips, and the action-shuffle ratio."""
+        """Losses of the averaged weights on fixed held-out clips, and the action-shuffle ratio.
+
+        Where frames are codes, also held_out_bits_per_dimension: bits of a frame's codes over its H W C numbers.
+        """
         clip = self.latent_clip(self._held_out)
         order = torch.randperm(HELD_OUT_CLIPS, generator=torch.Generator().manual_seed(0))
         shuffled = replace(clip, actions=clip.actions[order])
@@ -136,6 +145,8 @@ class DynamicsLearner:
             results.append(parts)
         metrics = {f"held_out_{name}": float(value) for name, value in results[0].items() if name != "change"}
         metrics["action_shuffle_ratio"] = float(results[1]["latent"] / results[0]["latent"])
+        if "code_bits" in results[0]:
+            metrics["held_out_bits_per_dimension"] = metrics["held_out_code_bits"] / math.prod(self.spec.frame_shape)
         return metrics
 
     def latent_clip(self, clip: Clip) -> LatentClip:

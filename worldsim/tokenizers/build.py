@@ -9,22 +9,24 @@ from dataclasses import asdict
 from typing import cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from worldsim.errors import UserError
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.convolutional import ConvolutionalTokenizer
 from worldsim.tokenizers.pixels import PixelTokenizer
 from worldsim.tokenizers.protocol import Tokenizer
+from worldsim.tokenizers.vector_quantised import VqTokenizer
 from worldsim.tokenizers.vit import VitTokenizer
 
-AnyTokenizer = VitTokenizer | PixelTokenizer | ConvolutionalTokenizer
+AnyTokenizer = VitTokenizer | PixelTokenizer | ConvolutionalTokenizer | VqTokenizer
 TOKENIZERS: dict[str, Callable[[TokenizerConfig, tuple[int, int, int]], AnyTokenizer]] = {
     "vit": VitTokenizer,
     "pixels": PixelTokenizer,
     "convolutional": ConvolutionalTokenizer,
+    "vq": VqTokenizer,
 }
-# Fields that say what the tokenizer computes; the others only say how it came about.
+# Fields that say what the tokenizer computes; the others only say how it came about, or show in a weight's shape.
 _ARCHITECTURE = ("kind", "patch", "merge", "channels", "width", "encoder_layers", "decoder_layers", "heads")
 
 
@@ -37,6 +39,11 @@ def build_tokenizer(config: TokenizerConfig, frame_shape: tuple[int, int, int]) 
         raise UserError(f"tokenizer.kind={config.kind!r} is unknown: choose one of {', '.join(TOKENIZERS)}")
     height, width, channels = frame_shape
     return TOKENIZERS[config.kind](config, (int(height), int(width), int(channels)))
+
+
+def code_vectors(tokenizer: Tokenizer) -> Tensor | None:
+    """The codes (K, D) that are all the latent tokens there are; None where tokens may be anything."""
+    return tokenizer.codebook.codes if isinstance(tokenizer, VqTokenizer) else None
 
 
 def tokenizer_fingerprint(tokenizer: Tokenizer) -> str:

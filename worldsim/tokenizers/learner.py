@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldsim import distributed
+from worldsim.codebook import perplexity
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
 from worldsim.errors import UserError
@@ -23,9 +24,10 @@ from worldsim.tokenizers.convolutional import ConvolutionalTokenizer, variationa
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.loss import local_contrast, psnr, reconstruction_loss
 from worldsim.tokenizers.pixel_range import to_model_range, to_uint8
+from worldsim.tokenizers.vector_quantised import VqTokenizer, quantise
 from worldsim.tokenizers.vit import VitTokenizer
 
-Trainable = VitTokenizer | ConvolutionalTokenizer
+Trainable = VitTokenizer | ConvolutionalTokenizer | VqTokenizer
 EVALUATE_EVERY = 200
 EVALUATION_FRAMES = 64
 PICTURE_FRAMES = 8
@@ -50,7 +52,7 @@ class TokenizerLearner:
         Raises UserError for a kind without weights and for a store without training frames.
         """
         if config.kind not in LOSSES:
-            raise UserError(f"tokenizer.kind={config.kind!r} has nothing to train: choose {' or '.join(LOSSES)}")
+            raise UserError(f"tokenizer.kind={config.kind!r} has nothing to train: choose one of {', '.join(LOSSES)}")
         self.config = config
         self.device, self.dtype = torch.device(device), dtype
         self.step = 0
@@ -164,6 +166,26 @@ class TokenizerLearner:
         result = variational_loss(reconstruction, frames, posterior, self.config.contrast_weight)
         return result.loss, {"squared_error": result.squared_error, "divergence": result.divergence}
 
+    def _quantised_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Of the vector-quantised autoencoder on frames (B, H, W, C) in [-1, 1]; its codebook follows the batch."""
+        model, config = cast(VqTokenizer, self.model), self.config
+        with autocast(self.device, self.dtype):
+            vectors = model.vectors(frames)
+            quantised = quantise(vectors, model.codebook)
+            reconstruction = model.decode_range(quantised.codes)
+        # numpy's numbers are the same in all processes; torch's would be drawn for rows here
+        heirs = self._numpy.integers(0, config.batch_frames * model.latent_shape[0], size=config.codes)
+        counts = model.codebook.update(
+            vectors.detach(), quantised.indices, config.codebook_decay, torch.from_numpy(heirs)
+        )
+        result = reconstruction_loss(reconstruction, frames, config.contrast_weight)
+        parts = {
+            "squared_error": result.squared_error,
+            "commitment": quantised.commitment.detach(),
+            "codes_in_use": perplexity(counts),
+        }
+        return result.loss + config.commitment * quantised.commitment, parts
+
     @torch.no_grad()
     def _reconstruct(self, frames: Tensor) -> Tensor:
         with autocast(self.device, self.dtype):
@@ -176,4 +198,5 @@ class TokenizerLearner:
 LOSSES: dict[str, Callable[[TokenizerLearner, Tensor], tuple[Tensor, dict[str, Tensor]]]] = {
     "vit": TokenizerLearner._masked_loss,
     "convolutional": TokenizerLearner._variational_loss,
+    "vq": TokenizerLearner._quantised_loss,
 }

@@ -29,6 +29,8 @@ AT_LEAST: dict[str, float] = {
     "tokenizer.encoder_layers": 0,
     "tokenizer.decoder_layers": 0,
     "tokenizer.heads": 1,
+    "tokenizer.codes": 2,
+    "tokenizer.commitment": 0,
     "tokenizer.contrast_weight": 0,
     "tokenizer.latent_noise": 0,
     "tokenizer.steps": 1,
@@ -66,6 +68,7 @@ ABOVE_ZERO = ("tokenizer.learning_rate", "tokenizer.gradient_clip", "dynamics.le
 SHARES = (  # from 0 to 1
     "collect.policy_noise",
     "tokenizer.mask_max",
+    "tokenizer.codebook_decay",
     "tokenizer.ema_decay",
     "dynamics.context_noise",
     "dynamics.shortcut_fraction",
@@ -159,6 +162,10 @@ def _check_fit(config: RunConfig) -> None:
     if dynamics.kind == "mdn_rnn":
         optimizer = dynamics.optimizer
         _require("dynamics.optimizer", optimizer, optimizer == "adamw", "adamw: an mdn_rnn has no blocks for Muon")
+        return
+    if dynamics.kind == "video_gpt":
+        kind = config.tokenizer.kind
+        _require("tokenizer.kind", kind, kind == "vq", "vq, because dynamics.kind=video_gpt predicts codes")
         return
     finest = dynamics.finest_steps
     _require("dynamics.finest_steps", finest, finest & (finest - 1) == 0, "a power of two")

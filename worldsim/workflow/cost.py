@@ -38,6 +38,8 @@ def _latent_shape(config: RunConfig, spec: EnvSpec) -> tuple[int, int]:
         return patches, patch * patch * channels
     if config.tokenizer.kind == "convolutional":
         return 1, config.tokenizer.channels
+    if config.tokenizer.kind == "vq":
+        return patches, config.tokenizer.channels
     return patches // math.prod(config.tokenizer.merge), config.tokenizer.channels
 
 
@@ -46,6 +48,11 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
     clip = config.dynamics.batch_clips * config.dynamics.clip_frames
     if config.dynamics.kind == "mdn_rnn":
         per_training_frame, per_step = (factor * _mdn_rnn_weights(config, latent_shape) for factor in (6, 2))
+    elif config.dynamics.kind == "video_gpt":
+        size, places = SIZES[config.dynamics.size], latent_shape[0] + 1
+        seen = (config.dynamics.clip_frames * places, config.dynamics.window * places)  # by a token: masked or read
+        training, dreamt = (2 * places * size.depth * size.width * (12 * size.width + 2 * keys) for keys in seen)
+        per_training_frame, per_step = 3 * training, dreamt
     else:
         size = SIZES[config.dynamics.size]
         weights = size.width**2 * size.depth * (12 + 4 / config.dynamics.time_every)
@@ -70,6 +77,12 @@ def _tokenizer_operations(config: RunConfig, spec: EnvSpec) -> float:
     if settings.kind == "convolutional":  # 4x4 taps, half the sides a layer: 32, 64, 128, 256 filters, and back
         taps = 16 * (32 * channels / 4 + 32 * 64 / 16 + 64 * 128 / 64 + 128 * 256 / 256)
         return frames * 6 * 2 * height * width * taps
+    if settings.kind == "vq":  # 4x4 taps of stride 2 at both ends; residual blocks on the grid of tokens
+        grid, width = height * width // settings.patch**2, settings.width
+        blocks = (settings.encoder_layers + settings.decoder_layers) * 18 * width**2
+        halvings = range(settings.patch.bit_length() - 1)
+        ends = 2 * sum(16 * width * (width if n else channels) * settings.patch**2 / 4 ** (n + 1) for n in halvings)
+        return frames * 6 * grid * (blocks + ends)
     return 0
 
 

@@ -31,7 +31,7 @@ from worldsim.evaluation.videos import real_beside_dream
 from worldsim.model_folder import load_model, save_model
 from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
-from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, tokenizer_fingerprint
+from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vectors, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import TENSORBOARD, fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
@@ -224,6 +224,7 @@ def train_dynamics(
         machine.dtype,
         seed=config.seed + 1000 * round_number,
         begin_with=begin_with,
+        codes=code_vectors(tokenizer),
     )
     fit(
         learner,

@@ -1,0 +1,142 @@
+"""A video GPT over codes at debug scale, from a real env to a verdict and to a judgement of its dream."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.commands import Stop, command
+from worldsim.cli import main
+from worldsim.data.latents import LatentCache
+from worldsim.data.store import EpisodeStore
+from worldsim.dynamics.video_gpt import VideoGptDynamics
+from worldsim.model_folder import load_model, save_model
+from worldsim.tokenizers.build import tokenizer_fingerprint
+from worldsim.tokenizers.vector_quantised import VqTokenizer
+from worldsim.workflow import world_report
+from worldsim.workflow.world_report import Effort, evaluate_world
+from worldsim.world_model import row_generator
+
+# Seconds of work, but on a busy machine they last.
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
+
+KILLS = (
+    Stop("worldsim.tokenizers.learner:perplexity", 5),
+    Stop("worldsim.dynamics.learner:average_weights", 5),
+)
+SMALL = Effort(
+    starts=8,
+    draws=2,
+    longest=4,
+    watched_steps=40,
+    replays=4,
+    windows=60,
+    inverse_updates=3,
+    window_steps=4,
+    moments=2,
+    branch_steps=4,
+    probe_frames=100,
+    drift_rows=2,
+    drift_lengths=2,
+)
+
+
+def weights(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("video_gpt")
+    outcome = command("run", "debug_video_gpt", "threads=1", "--folder", folder / "run", log=folder / "log")
+    assert outcome.code == 0, outcome.errors
+    return folder / "run"
+
+
+def test_it_walks_to_a_verdict(finished: Path) -> None:
+    verdict = json.loads((finished / "verdict.json").read_text())
+    assert verdict["agent"]["episodes"] == 4
+    assert verdict["action_shuffle_ratio"] > 0
+    assert {path.name for path in (finished / "videos").iterdir()} >= {"grid.png", "long_dream.mp4", "agent_real.mp4"}
+    folder = finished / "round-01" / "world_model"
+    model = load_model(folder)
+    assert isinstance(model.tokenizer, VqTokenizer)
+    assert isinstance(model.dynamics, VideoGptDynamics)
+    # The second round refined the tokenizer: the dynamics speak of its codes, not of those of the first.
+    assert torch.equal(model.dynamics.codebook, model.tokenizer.codebook.codes)
+    first = load_model(finished / "round-00" / "world_model").dynamics
+    assert isinstance(first, VideoGptDynamics)
+    assert not torch.equal(first.codebook, model.dynamics.codebook)
+    assert "causal-transformer world model over codes" in (folder / "README.md").read_text()
+    config = json.loads((folder / "config.json").read_text())
+    assert 0 < config["training"]["held_out_bits_per_dimension"] < 12 * 4 / (16 * 48)
+
+
+def test_codes_are_recovered_from_what_lies_on_disk_and_from_a_dream(finished: Path) -> None:
+    model = load_model(finished / "round-01" / "world_model")
+    assert isinstance(model.tokenizer, VqTokenizer)
+    assert isinstance(model.dynamics, VideoGptDynamics)
+    store = EpisodeStore.open(finished / "episodes")
+    cached = torch.from_numpy(LatentCache.open(store, tokenizer_fingerprint(model.tokenizer))[0].copy())
+    indices = model.dynamics.indices(model.dynamics.scale.to_unit(cached.float()))
+    rounded = (model.tokenizer.codebook.codes[indices] - cached.float()).abs()
+    assert (rounded <= 1e-3 * cached.abs().float() + 1e-6).all()
+    state = model.start_from(model.start_contexts.rows(torch.arange(3)), [row_generator(i) for i in range(3)])
+    _, shown = model.step(state, torch.tensor([0, 1, 0]))
+    codes = model.tokenizer.codebook.codes[model.dynamics.indices(shown.latents)]
+    assert torch.equal(model.decode(shown.latents), model.tokenizer.decode(codes))
+
+
+def test_a_small_copy_keeps_the_codes_exactly(finished: Path, tmp_path: Path) -> None:
+    model = load_model(finished / "round-01" / "world_model")
+    save_model(model, tmp_path / "small", small=True)
+    small = load_model(tmp_path / "small")
+    assert isinstance(model.dynamics, VideoGptDynamics)
+    assert isinstance(small.dynamics, VideoGptDynamics)
+    assert isinstance(small.tokenizer, VqTokenizer)
+    assert torch.equal(small.dynamics.codebook, model.dynamics.codebook)
+    assert torch.equal(small.tokenizer.codebook.codes, model.dynamics.codebook)
+
+
+def test_its_dream_is_judged_as_any_other(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(world_report, "encoder_is_installed", lambda: False)
+    evaluate_world(finished, tmp_path / "report", episodes=2, seed=0, effort=SMALL)
+    report = json.loads((tmp_path / "report" / "world.json").read_text())
+    assert report
+    assert (tmp_path / "report" / "world.html").is_file()
+
+
+def test_killed_in_every_training_it_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = ["train", "debug_video_gpt", "threads=1", "checkpoint_seconds=0", "--folder", run]
+    for stop in KILLS:
+        outcome = command(*arguments, log=tmp_path / "log", stop=stop)
+        assert outcome.code == -signal.SIGKILL, f"not killed at {stop}: {outcome.errors}"
+    outcome = command(*arguments, log=tmp_path / "log")
+    assert outcome.code == 0, outcome.errors
+    assert weights(run) == weights(finished)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("tokenizer.kind=vit", "tokenizer.kind=vit: expected vq, because dynamics.kind=video_gpt predicts codes"),
+        ("tokenizer.codes=1", "tokenizer.codes=1: expected at least 2"),
+        ("tokenizer.codebook_decay=1.5", "tokenizer.codebook_decay=1.5: expected from 0 to 1"),
+        ("tokenizer.patch=3", "tokenizer.patch=3: kind=vq needs a power of two"),
+        ("tokenizer.width=18", "tokenizer.width=18 must be a multiple of"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(
+    setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["run", "debug_video_gpt", setting, "threads=1", "--folder", str(tmp_path / "run")]) == 2
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.count("\n") == 1
+    assert not (tmp_path / "run").exists()
