@@ -212,7 +212,7 @@ def data_parallel(model: nn.Module, loss: Loss) -> Loss:
 
     loss: any arguments -> a scalar and its parts. Call this before the optimizers are made: with "fully_shard" the
     parameters become DTensors, of which each process holds its share. One group of parameters is gathered at a time:
-    a layer of a ModuleList, or all that is in none.
+    a layer of an outermost ModuleList, or all that is in none.
     """
     if _group is None or _group.alone:
         return loss
@@ -226,8 +226,10 @@ def data_parallel(model: nn.Module, loss: Loss) -> Loss:
         # Layers return views (keys and values); nothing here changes one in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view")
         mesh = init_device_mesh(next(model.parameters()).device.type, (_group.size,))
-        for layers in [part for part in model.modules() if isinstance(part, nn.ModuleList)]:
-            for layer in layers:
+        layers = [layer for part in model.modules() if isinstance(part, nn.ModuleList) for layer in part]
+        inside = {id(part) for layer in layers for part in layer.modules() if part is not layer}
+        for layer in layers:
+            if id(layer) not in inside:  # what lies in a layer is gathered with it
                 fully_shard(layer, mesh=mesh)
         fully_shard(module, mesh=mesh)
     return partial(_shared_loss, module)
