@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from tests.episodes import played
 from worldsim import distributed
-from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.episode import EnvSpec
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.config import DynamicsConfig
@@ -50,17 +51,12 @@ def make_data(folder: Path) -> None:
             light = 60 + 120 * np.concatenate([[0], actions])[:, None, None, None]
             frames = light + random.integers(0, 40, (length + 1, 8, 8, 1))
             writer.append(
-                Episode(
-                    frames=frames.astype(np.uint8),
-                    actions=actions,
-                    rewards=actions.astype(np.float32),
-                    terminated=np.arange(length) == length - 1,
-                    truncated=np.zeros(length, np.bool_),
+                played(
+                    frames.astype(np.uint8),
+                    actions,
+                    actions.astype(np.float32),
                     seed=number,
-                    policy="random",
                     split="held_out" if number < 3 else "train",
-                    tics=length,
-                    round=0,
                 )
             )
     store.refresh()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldsim.data.episode import EnvSpec, Episode
+from tests.episodes import played
+from worldsim.data.episode import EnvSpec
 from worldsim.data.latents import encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.start_contexts import draw_contexts
@@ -33,19 +34,14 @@ def store(tmp_path: Path) -> EpisodeStore:
         for number, length in enumerate((1, 3, 9, 14)):
             frames = np.zeros((length + 1, 1, 2, 1), np.uint8)
             frames[:, 0, 0, 0], frames[:, 0, 1, 0] = number, np.arange(length + 1)
-            ends = np.arange(length) == length - 1
             writer.append(
-                Episode(
-                    frames=frames,
-                    actions=10 + np.arange(length),  # action t, which leads to frame t + 1, is 10 + t
-                    rewards=np.ones(length, np.float32),
-                    terminated=ends,
-                    truncated=np.zeros(length, np.bool_),
+                played(
+                    frames,
+                    10 + np.arange(length),  # action t, which leads to frame t + 1, is 10 + t
+                    np.ones(length, np.float32),
                     seed=number,
                     policy="index",
                     split="held_out" if number == 1 else "train",
-                    tics=length,
-                    round=0,
                 )
             )
     store.refresh()

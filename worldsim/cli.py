@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
@@ -13,13 +12,14 @@ from worldsim.commands.models import add_exchange, add_shows
 from worldsim.commands.parser import Parser
 from worldsim.commands.walks import add_walks, run_walk, take_words
 from worldsim.errors import UserError
+from worldsim.torchrun import under_torchrun
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
     options = _parsed(arguments)
     try:
-        if "TORCHELASTIC_RUN_ID" in os.environ and options.command is not run_walk:
+        if under_torchrun() and options.command is not run_walk:
             raise UserError("torchrun is for the commands run and train: start this one alone")
         options.command(options)
     except KeyboardInterrupt as stop:
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _speaks() -> bool:
     """Whether this process says why it ends. Of those that torchrun started, the first one to end does."""
-    if "TORCHELASTIC_RUN_ID" not in os.environ:
+    if not under_torchrun():
         return True
     from worldsim.distributed import speaks_first
 

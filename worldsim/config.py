@@ -46,9 +46,7 @@ def load_config(cls: type[ConfigT], path: Path | None = None, overrides: Sequenc
     config: Any = OmegaConf.structured(cls)
     if path is not None:
         config = _merge(cls, config, _read_yaml(path), source=str(path))
-    for override in overrides:
-        config = _merge(cls, config, _parse_override(override), source=f"override {override!r}")
-    return _finished(cls, config, " with ".join([str(path or "defaults"), *overrides]))
+    return _finished(cls, config, overrides, " with ".join([str(path or "defaults"), *overrides]))
 
 
 def from_dict(cls: type[ConfigT], values: Mapping[str, Any], source: str, overrides: Sequence[str] = ()) -> ConfigT:
@@ -56,9 +54,7 @@ def from_dict(cls: type[ConfigT], values: Mapping[str, Any], source: str, overri
     from omegaconf import OmegaConf
 
     config = _merge(cls, OmegaConf.structured(cls), dict(values), source)
-    for override in overrides:
-        config = _merge(cls, config, _parse_override(override), source=f"override {override!r}")
-    return _finished(cls, config, source)
+    return _finished(cls, config, overrides, source)
 
 
 def names_given(overrides: Sequence[str]) -> set[str]:
@@ -235,11 +231,13 @@ def _merge(cls: type[Any], config: Any, data: dict[Any, Any], source: str) -> An
         raise UserError(f"{source}: {_explain(error)}") from None
 
 
-def _finished(cls: type[ConfigT], config: Any, source: str) -> ConfigT:
-    """The dataclass of a merged config; UserError for what only shows now."""
+def _finished(cls: type[ConfigT], config: Any, overrides: Sequence[str], source: str) -> ConfigT:
+    """The dataclass of a merged config, changed by `overrides`; UserError for what only shows now."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
+    for override in overrides:
+        config = _merge(cls, config, _parse_override(override), source=f"override {override!r}")
     try:
         result: Any = OmegaConf.to_object(config)
     except OmegaConfBaseException as error:  # an interpolation that leads nowhere, a field without default and value

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
 from worldsim.errors import UserError
+from worldsim.torchrun import under_torchrun
 
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
@@ -54,11 +55,6 @@ class _Group:
 
 
 _group: _Group | None = None
-
-
-def under_torchrun() -> bool:
-    """Whether torchrun started this process."""
-    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def size() -> int:

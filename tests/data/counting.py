@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.episodes import played
 from worldsim.data.episode import EnvSpec, Episode
 from worldsim.data.store import EpisodeStore
 
@@ -55,19 +56,17 @@ def reward_of(number: int, step: int) -> float:
 
 
 def episode(number: int, steps: int, *, box: bool = False, terminated: bool = True, split: str = "train") -> Episode:
-    ends = np.arange(steps) == steps - 1
     dtype = np.float32 if box else np.int64
-    return Episode(
-        frames=np.stack([picture(number, step) for step in range(steps + 1)]),
-        actions=np.array([action_of(number, step, box) for step in range(steps)], dtype),
-        rewards=np.array([reward_of(number, step) for step in range(steps)], np.float32),
-        terminated=ends & terminated,
-        truncated=ends & (not terminated),
+    return played(
+        np.stack([picture(number, step) for step in range(steps + 1)]),
+        np.array([action_of(number, step, box) for step in range(steps)], dtype),
+        np.array([reward_of(number, step) for step in range(steps)], np.float32),
         seed=number,
         policy="counting",
         split=split,
+        terminated=terminated,
+        truncated=not terminated,
         tics=2 * steps,
-        round=0,
     )
 
 

@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.episodes import played
 from worldsim.data.episode import EnvSpec, Episode
 from worldsim.data.motion import motion_features
 
@@ -58,18 +59,13 @@ def episode(
         lamp = bool(random.random() < 0.1)
         actions.append(action)
         rewards.append(float(lamp))
-    ends = np.arange(steps) == steps - 1
-    return Episode(
-        frames=np.stack(frames),
-        actions=np.array(actions, np.int64),
-        rewards=np.array(rewards, np.float32),
-        terminated=ends,
-        truncated=np.zeros(steps, np.bool_),
+    return played(
+        np.stack(frames),
+        np.array(actions, np.int64),
+        np.array(rewards, np.float32),
         seed=number,
         policy="sticky",
         split="held_out" if number % 5 == 1 else "train",
-        tics=steps,
-        round=0,
     )
 
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from worldsim.data.episode import EnvSpec, Episode
+from tests.episodes import played
+from worldsim.data.episode import EnvSpec
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.config import DynamicsConfig
@@ -32,17 +33,12 @@ def data(tmp_path: Path) -> tuple[EpisodeStore, LatentCache]:
             light = np.concatenate([[0], actions]).astype(np.uint8)
             frames = np.broadcast_to(40 + 170 * light[:, None, None, None], (length + 1, 8, 8, 1)).astype(np.uint8)
             writer.append(
-                Episode(
-                    frames=np.ascontiguousarray(frames),
-                    actions=actions,
-                    rewards=np.ones(length, np.float32),
-                    terminated=np.arange(length) == length - 1,
-                    truncated=np.zeros(length, np.bool_),
+                played(
+                    np.ascontiguousarray(frames),
+                    actions,
+                    np.ones(length, np.float32),
                     seed=number,
-                    policy="random",
                     split="held_out" if number < 3 else "train",
-                    tics=length,
-                    round=0,
                 )
             )
     store.refresh()

@@ -6,6 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.dynamics.rows import (
+    check_a_restarted_row_dreams_as_if_it_had_begun_alone,
+    check_heads_say_the_same_in_training_and_while_observing,
+    check_rows_never_read_each_other,
+)
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.mdn_rnn import MdnRnnDynamics, MdnRnnState
 from worldsim.dynamics.protocol import LatentClip
@@ -73,17 +78,8 @@ def test_single_steps_equal_the_whole_sequence(start_frames: int) -> None:
         assert not outcome.uncertainty.any()
 
 
-@torch.no_grad()
 def test_heads_say_the_same_in_training_and_while_observing() -> None:
-    dynamics = random_dynamics()
-    latents, actions, has_action, present, noise = random_history(2, 6)
-    zeros = torch.zeros(2, 6)
-    clip = LatentClip(latents, actions, has_action, zeros, zeros.bool(), present, present, zeros)
-    logits = dynamics.termination_logits(clip, generator=torch.Generator())
-    state = dynamics.start(*(part[:, :1] for part in (latents, actions, has_action, present, noise)))
-    for t in range(1, 6):
-        state, outcome = dynamics.observe(state, latents[:, t], actions[:, t], noise[:, :2])
-        torch.testing.assert_close(outcome.termination_probability, logits[:, t - 1].sigmoid())
+    check_heads_say_the_same_in_training_and_while_observing(random_dynamics(), random_history(2, 6))
 
 
 @torch.no_grad()
@@ -97,34 +93,12 @@ def test_left_padding_changes_nothing() -> None:
     torch.testing.assert_close(alone.cell, padded.cell)
 
 
-@torch.no_grad()
 def test_a_restarted_row_dreams_as_if_it_had_begun_alone() -> None:
-    dynamics = random_dynamics()
-    state, generator = dynamics.start(*random_history(3, 4)), torch.Generator().manual_seed(1)
-    for _ in range(3):
-        state, _ = dynamics.step(state, torch.randn(3, ACTIONS, generator=generator), draws(3, generator), 1)
-    alone = dynamics.start(*random_history(1, 2, seed=7))
-    untouched = state.clone()
-    state = dynamics.restart_rows(state, torch.tensor([1]), alone)
-    for _ in range(5):
-        noise, action = draws(3, generator), torch.randn(3, ACTIONS, generator=generator)
-        state, together = dynamics.step(state, action, noise, 1)
-        untouched, others = dynamics.step(untouched, action, noise, 1)
-        alone, single = dynamics.step(alone, action[1:2], noise[1:2], 1)
-        torch.testing.assert_close(together.latents[1:2], single.latents)
-        torch.testing.assert_close(together.belief[1:2], single.belief)
-        torch.testing.assert_close(together.latents[[0, 2]], others.latents[[0, 2]])
+    check_a_restarted_row_dreams_as_if_it_had_begun_alone(random_dynamics(), random_history)
 
 
-@torch.no_grad()
 def test_rows_never_read_each_other() -> None:
-    dynamics, order = random_dynamics(), torch.tensor([2, 0, 3, 1])
-    state = dynamics.start(*random_history(4, 3))
-    noise, action = draws(4, torch.Generator().manual_seed(0)), torch.randn(4, ACTIONS)
-    _, one = dynamics.step(state, action, noise, 1)
-    _, other = dynamics.step(state.select_rows(order), action[order], noise[order], 1)
-    torch.testing.assert_close(one.latents[order], other.latents)
-    torch.testing.assert_close(one.termination_probability[order], other.termination_probability)
+    check_rows_never_read_each_other(random_dynamics(), random_history)
 
 
 @torch.no_grad()

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tests.dynamics.rows import (
+    check_a_restarted_row_dreams_as_if_it_had_begun_alone,
+    check_heads_say_the_same_in_training_and_while_observing,
+    check_rows_never_read_each_other,
+)
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.protocol import LatentClip, Outcome
 from worldsim.dynamics.video_gpt import VideoGptDynamics, VideoGptState
@@ -156,15 +161,8 @@ def test_the_window_bounds_what_one_layer_sees() -> None:
     assert differs.tolist() == [True] * WINDOW + [False] * 2
 
 
-@torch.no_grad()
 def test_heads_say_the_same_in_training_and_while_observing() -> None:
-    dynamics = random_dynamics()
-    history = random_history(2, 6)
-    logits = dynamics.termination_logits(clip_of(history), generator=torch.Generator())
-    state = dynamics.start(*(part[:, :1] for part in history))
-    for t in range(1, 6):
-        state, outcome = dynamics.observe(state, history[0][:, t], history[1][:, t], history[4][:, :2])
-        torch.testing.assert_close(outcome.termination_probability, logits[:, t - 1].sigmoid())
+    check_heads_say_the_same_in_training_and_while_observing(random_dynamics(), random_history(2, 6))
 
 
 @torch.no_grad()
@@ -181,34 +179,12 @@ def test_left_padding_changes_nothing() -> None:
     assert torch.equal(one.latents, other.latents)
 
 
-@torch.no_grad()
 def test_a_restarted_row_dreams_as_if_it_had_begun_alone() -> None:
-    dynamics = random_dynamics()
-    state, generator = dynamics.start(*random_history(3, 4)), torch.Generator().manual_seed(1)
-    for _ in range(3):
-        state, _ = dynamics.step(state, torch.randn(3, ACTIONS, generator=generator), draws(3, generator), 1)
-    alone = dynamics.start(*random_history(1, 2, seed=7))
-    untouched = state.clone()
-    state = dynamics.restart_rows(state, torch.tensor([1]), alone)
-    for _ in range(5):
-        noise, action = draws(3, generator), torch.randn(3, ACTIONS, generator=generator)
-        state, together = dynamics.step(state, action, noise, 1)
-        untouched, others = dynamics.step(untouched, action, noise, 1)
-        alone, single = dynamics.step(alone, action[1:2], noise[1:2], 1)
-        torch.testing.assert_close(together.latents[1:2], single.latents)
-        torch.testing.assert_close(together.belief[1:2], single.belief)
-        torch.testing.assert_close(together.latents[[0, 2]], others.latents[[0, 2]])
+    check_a_restarted_row_dreams_as_if_it_had_begun_alone(random_dynamics(), random_history)
 
 
-@torch.no_grad()
 def test_rows_never_read_each_other() -> None:
-    dynamics, order = random_dynamics(), torch.tensor([2, 0, 3, 1])
-    state = dynamics.start(*random_history(4, 3))
-    noise, action = draws(4, torch.Generator().manual_seed(0)), torch.randn(4, ACTIONS)
-    _, one = dynamics.step(state, action, noise, 1)
-    _, other = dynamics.step(state.select_rows(order), action[order], noise[order], 1)
-    torch.testing.assert_close(one.latents[order], other.latents)
-    torch.testing.assert_close(one.termination_probability[order], other.termination_probability)
+    check_rows_never_read_each_other(random_dynamics(), random_history)
 
 
 @torch.no_grad()

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from tests.episodes import played
 from worldsim.data.episode import Episode
 from worldsim.data.store import EpisodeStore
+from worldsim.tokenizers.config import TokenizerConfig
+from worldsim.tokenizers.learner import TokenizerLearner
+from worldsim.training import fit
 
 SIZE = 32
 SQUARE = 3
@@ -30,17 +36,15 @@ def square_frames(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.
 
 def make_episode(frames: NDArray[np.uint8], split: str = "train", terminated: bool = False) -> Episode:
     steps = len(frames) - 1
-    ends = np.zeros(steps, np.bool_)
-    ends[-1] = terminated
-    return Episode(
-        frames=frames,
-        actions=np.zeros(steps, np.int64),
-        rewards=np.zeros(steps, np.float32),
-        terminated=ends,
-        truncated=np.zeros(steps, np.bool_),
-        seed=0,
-        policy="none",
-        split=split,
-        tics=steps,
-        round=0,
-    )
+    nothing = np.zeros(steps, np.int64)
+    return played(frames, nothing, nothing.astype(np.float32), policy="none", split=split, terminated=terminated)
+
+
+def trained_for(
+    steps: int, config: TokenizerConfig, store: EpisodeStore, dtype: torch.dtype, folder: Path
+) -> TokenizerLearner:
+    """A learner after so many steps, of which those that an earlier one saved in `folder` are not made again."""
+    torch.manual_seed(len(folder.name) + steps)  # nothing may depend on the global state
+    learner = TokenizerLearner(config, store, "cpu", dtype, seed=4)
+    fit(learner, steps=steps, folder=folder, name="tokenizer", progress=False)
+    return learner

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.tokenizers.squares import BRIGHTNESS, SIZE, SQUARE, MakeStore, make_episode, square_frames
+from tests.tokenizers.squares import BRIGHTNESS, SIZE, SQUARE, MakeStore, make_episode, square_frames, trained_for
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 from worldsim.tokenizers.build import tokenizer_fingerprint
@@ -15,7 +15,6 @@ from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.tokenizers.vit import VitTokenizer
-from worldsim.training import fit
 
 
 def tiny(**changes: Any) -> TokenizerConfig:
@@ -54,15 +53,9 @@ def test_it_learns_to_keep_a_small_moving_object(square_store: EpisodeStore) -> 
 def test_twenty_steps_equal_ten_resume_and_ten_bitwise(
     dtype: torch.dtype, square_store: EpisodeStore, tmp_path: Path
 ) -> None:
-    def run(steps: int, folder: str) -> TokenizerLearner:
-        torch.manual_seed(len(folder) + steps)  # nothing may depend on the global state
-        learner = TokenizerLearner(tiny(), square_store, "cpu", dtype, seed=4)
-        fit(learner, steps=steps, folder=tmp_path / folder, name="tokenizer", progress=False)
-        return learner
-
-    whole = run(20, "whole")
-    run(10, "halves")
-    halves = run(20, "halves")
+    whole = trained_for(20, tiny(), square_store, dtype, tmp_path / "whole")
+    trained_for(10, tiny(), square_store, dtype, tmp_path / "halves")
+    halves = trained_for(20, tiny(), square_store, dtype, tmp_path / "halves")
     assert tokenizer_fingerprint(halves.tokenizer) == tokenizer_fingerprint(whole.tokenizer)
     for one, other in zip(halves.model.parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(one, other)

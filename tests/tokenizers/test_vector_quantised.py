@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.tokenizers.squares import BRIGHTNESS, SIZE, SQUARE, square_frames
+from tests.tokenizers.squares import BRIGHTNESS, SIZE, SQUARE, square_frames, trained_for
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.scale import LatentScale
 from worldsim.errors import UserError
@@ -17,7 +17,6 @@ from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.tokenizers.protocol import Tokenizer
 from worldsim.tokenizers.vector_quantised import AxialResidualBlock, VqTokenizer, quantise
-from worldsim.training import fit
 
 
 def config(**changes: Any) -> TokenizerConfig:
@@ -161,12 +160,9 @@ def test_it_learns_to_draw_its_frames_with_codes(square_store: EpisodeStore) -> 
 def test_twenty_steps_equal_ten_resume_and_ten_bitwise(
     dtype: torch.dtype, square_store: EpisodeStore, tmp_path: Path
 ) -> None:
-    def run(steps: int, folder: str) -> str:
-        torch.manual_seed(len(folder) + steps)  # nothing may depend on the global state
-        learner = TokenizerLearner(config(), square_store, "cpu", dtype, seed=4)
-        fit(learner, steps=steps, folder=tmp_path / folder, name="tokenizer", progress=False)
-        return tokenizer_fingerprint(learner.tokenizer)
-
-    whole = run(20, "whole")
-    assert run(10, "halves") != whole
-    assert run(20, "halves") == whole
+    whole, half, halves = (
+        tokenizer_fingerprint(trained_for(steps, config(), square_store, dtype, tmp_path / folder).tokenizer)
+        for steps, folder in ((20, "whole"), (10, "halves"), (20, "halves"))
+    )
+    assert half != whole
+    assert halves == whole

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,8 +9,13 @@ import pytest
 pytest.importorskip("cma")
 
 from tests.commands import Stop, command
+from tests.workflow.whole_runs import (
+    check_killed_it_ends_with_the_same_weights,
+    check_reached_a_verdict,
+    check_refused,
+    run_debug,
+)
 from worldsim.agents.policy_io import load_policy
-from worldsim.cli import main
 from worldsim.dynamics.mdn_rnn import MdnRnnDynamics
 from worldsim.model_folder import load_model
 from worldsim.tokenizers.convolutional import ConvolutionalTokenizer
@@ -27,23 +30,13 @@ KILLS = (
 )
 
 
-def weights(run: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mdn_rnn")
-    outcome = command("run", "debug_mdn_rnn", "threads=1", "--folder", folder / "run", log=folder / "log")
-    assert outcome.code == 0, outcome.errors
-    return folder / "run"
+    return run_debug("debug_mdn_rnn", tmp_path_factory.mktemp("mdn_rnn"))
 
 
 def test_it_walks_to_a_verdict(finished: Path) -> None:
-    verdict = json.loads((finished / "verdict.json").read_text())
-    assert verdict["agent"]["episodes"] == 4
-    assert verdict["action_shuffle_ratio"] > 0
-    assert {path.name for path in (finished / "videos").iterdir()} >= {"grid.png", "long_dream.mp4", "agent_real.mp4"}
+    check_reached_a_verdict(finished)
     folder = finished / "round-01" / "world_model"
     model, policy = load_model(folder), load_policy(folder / "policy")
     assert isinstance(model.tokenizer, ConvolutionalTokenizer)
@@ -55,14 +48,7 @@ def test_it_walks_to_a_verdict(finished: Path) -> None:
 
 
 def test_killed_in_every_training_it_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    arguments = ["train", "debug_mdn_rnn", "threads=1", "checkpoint_seconds=0", "--folder", run]
-    for stop in KILLS:
-        outcome = command(*arguments, log=tmp_path / "log", stop=stop)
-        assert outcome.code == -signal.SIGKILL, f"not killed at {stop}: {outcome.errors}"
-    outcome = command(*arguments, log=tmp_path / "log")
-    assert outcome.code == 0, outcome.errors
-    assert weights(run) == weights(finished)
+    check_killed_it_ends_with_the_same_weights("debug_mdn_rnn", KILLS, finished, tmp_path)
 
 
 def test_the_controller_learns_in_a_dits_dream_too(tmp_path: Path) -> None:
@@ -91,8 +77,4 @@ def test_the_controller_learns_in_a_dits_dream_too(tmp_path: Path) -> None:
 def test_settings_that_cannot_work_are_refused(
     setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "debug_mdn_rnn", setting, "threads=1", "--folder", str(tmp_path / "run")]) == 2
-    errors = capsys.readouterr().err
-    assert message in errors
-    assert errors.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    check_refused("debug_mdn_rnn", setting, message, tmp_path, capsys)

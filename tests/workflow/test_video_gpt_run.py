@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import signal
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.commands import Stop, command
-from worldsim.cli import main
+from tests.commands import Stop
+from tests.workflow.whole_runs import (
+    SMALL,
+    check_killed_it_ends_with_the_same_weights,
+    check_reached_a_verdict,
+    check_refused,
+    run_debug,
+)
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.video_gpt import VideoGptDynamics
@@ -18,7 +23,7 @@ from worldsim.model_folder import load_model, save_model
 from worldsim.tokenizers.build import tokenizer_fingerprint
 from worldsim.tokenizers.vector_quantised import VqTokenizer
 from worldsim.workflow import world_report
-from worldsim.workflow.world_report import Effort, evaluate_world
+from worldsim.workflow.world_report import evaluate_world
 from worldsim.world_model import row_generator
 
 # Seconds of work, but on a busy machine they last.
@@ -28,40 +33,15 @@ KILLS = (
     Stop("worldsim.tokenizers.learner:perplexity", 5),
     Stop("worldsim.dynamics.learner:average_weights", 5),
 )
-SMALL = Effort(
-    starts=8,
-    draws=2,
-    longest=4,
-    watched_steps=40,
-    replays=4,
-    windows=60,
-    inverse_updates=3,
-    window_steps=4,
-    moments=2,
-    branch_steps=4,
-    probe_frames=100,
-    drift_rows=2,
-    drift_lengths=2,
-)
-
-
-def weights(run: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(run)): path.read_bytes() for path in sorted(run.rglob("*.safetensors"))}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("video_gpt")
-    outcome = command("run", "debug_video_gpt", "threads=1", "--folder", folder / "run", log=folder / "log")
-    assert outcome.code == 0, outcome.errors
-    return folder / "run"
+    return run_debug("debug_video_gpt", tmp_path_factory.mktemp("video_gpt"))
 
 
 def test_it_walks_to_a_verdict(finished: Path) -> None:
-    verdict = json.loads((finished / "verdict.json").read_text())
-    assert verdict["agent"]["episodes"] == 4
-    assert verdict["action_shuffle_ratio"] > 0
-    assert {path.name for path in (finished / "videos").iterdir()} >= {"grid.png", "long_dream.mp4", "agent_real.mp4"}
+    check_reached_a_verdict(finished)
     folder = finished / "round-01" / "world_model"
     model = load_model(folder)
     assert isinstance(model.tokenizer, VqTokenizer)
@@ -112,14 +92,7 @@ def test_its_dream_is_judged_as_any_other(finished: Path, tmp_path: Path, monkey
 
 
 def test_killed_in_every_training_it_ends_with_the_same_weights(finished: Path, tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    arguments = ["train", "debug_video_gpt", "threads=1", "checkpoint_seconds=0", "--folder", run]
-    for stop in KILLS:
-        outcome = command(*arguments, log=tmp_path / "log", stop=stop)
-        assert outcome.code == -signal.SIGKILL, f"not killed at {stop}: {outcome.errors}"
-    outcome = command(*arguments, log=tmp_path / "log")
-    assert outcome.code == 0, outcome.errors
-    assert weights(run) == weights(finished)
+    check_killed_it_ends_with_the_same_weights("debug_video_gpt", KILLS, finished, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -135,8 +108,4 @@ def test_killed_in_every_training_it_ends_with_the_same_weights(finished: Path, 
 def test_settings_that_cannot_work_are_refused(
     setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["run", "debug_video_gpt", setting, "threads=1", "--folder", str(tmp_path / "run")]) == 2
-    errors = capsys.readouterr().err
-    assert message in errors
-    assert errors.count("\n") == 1
-    assert not (tmp_path / "run").exists()
+    check_refused("debug_video_gpt", setting, message, tmp_path, capsys)

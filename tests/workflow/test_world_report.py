@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.workflow.whole_runs import SMALL
 from worldsim import envs
 from worldsim.cli import main
 from worldsim.config import from_dict
@@ -24,26 +25,11 @@ from worldsim.evaluation.world_page import scalars
 from worldsim.model_folder import load_model
 from worldsim.workflow import fresh_episodes, world_report
 from worldsim.workflow.fresh_episodes import play_fresh_episodes
-from worldsim.workflow.world_report import Effort, evaluate_world
+from worldsim.workflow.world_report import evaluate_world
 
 pytestmark = pytest.mark.timeout(1200)  # seconds of work, but on a busy machine they last
 needs_matplotlib = pytest.mark.skipif(
     importlib.util.find_spec("matplotlib") is None, reason="the extra metrics is not installed"
-)
-SMALL = Effort(
-    starts=16,
-    draws=2,
-    longest=8,
-    watched_steps=60,
-    replays=6,
-    windows=100,
-    inverse_updates=5,
-    window_steps=4,
-    moments=3,
-    branch_steps=6,
-    probe_frames=200,
-    drift_rows=2,
-    drift_lengths=2,
 )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from worldsim.commands.parser import Add
 from worldsim.errors import UserError
+from worldsim.torchrun import under_torchrun
 
 if TYPE_CHECKING:
     from worldsim.workflow.config import RunConfig
@@ -99,7 +99,7 @@ def run_walk(options: argparse.Namespace) -> None:
 
 
 def _run_env(options: argparse.Namespace) -> None:
-    if "TORCHELASTIC_RUN_ID" in os.environ:
+    if under_torchrun():
         raise UserError("--env: each process would infer settings of its own; under torchrun give a config")
     from worldsim.workflow.inferred_run import run_env, run_folder
 

@@ -118,13 +118,7 @@ class DiTDynamics(Dynamics):
         latent_loss = (error * token_weight * frame_weight[..., None]).sum() / shared_count(
             (token_weight * known[..., None]).sum()
         )
-        reward_loss, termination_loss = self.head.losses(
-            memory_pass.belief[:, :-1],
-            clip.actions[:, 1:],
-            clip.rewards[:, 1:],
-            clip.terminated[:, 1:],
-            clip.head_weight[:, 1:],
-        )
+        reward_loss, termination_loss = self.outcome_losses(memory_pass.belief[:, :-1], clip)
         total = (
             latent_loss + self.config.reward_weight * reward_loss + self.config.termination_weight * termination_loss
         )

@@ -21,7 +21,6 @@ from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.protocol import Dynamics, LatentClip
-from worldsim.dynamics.video_gpt import VideoGptDynamics
 from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
 
 HELD_OUT_EVERY = 500
@@ -73,8 +72,8 @@ class DynamicsLearner:
         else:
             self.model.load_state_dict(begin_with.state_dict())
             self.model.scale.widen(some)
-            if isinstance(self.model, VideoGptDynamics) and codes is not None:
-                self.model.follow_codebook(codes)
+            if codes is not None:
+                self.model.follow_codes(codes)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         self._loss = distributed.data_parallel(self.model, self.model.loss)

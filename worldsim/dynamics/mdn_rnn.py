@@ -89,9 +89,7 @@ class MdnRnnDynamics(Dynamics):
         known = (clip.frame_valid[:, 1:] & clip.frame_valid[:, :-1]).float()[..., None]
         count = shared_count(known.sum()) * target.shape[-1]
         likelihood = (predicted.negative_log_likelihood(target) * known).sum() / count
-        reward, termination = self.head.losses(
-            hidden[:, 1:], clip.actions[:, 1:], clip.rewards[:, 1:], clip.terminated[:, 1:], clip.head_weight[:, 1:]
-        )
+        reward, termination = self.outcome_losses(hidden[:, 1:], clip)
         total = likelihood + self.config.reward_weight * reward + self.config.termination_weight * termination
         with torch.no_grad():
             error = ((predicted.mean() - target).square() * known).sum() / count

@@ -84,6 +84,15 @@ class Dynamics(nn.Module, ABC):
         self.belief_size = config.belief_size
         self.scale = LatentScale(tokens, channels)
 
+    def follow_codes(self, codes: Tensor) -> None:
+        """The tokens are these codes (K, D) from now on, raw latents: their tokenizer was refined."""
+
+    def outcome_losses(self, belief: Tensor, clip: LatentClip) -> tuple[Tensor, Tensor]:
+        """Losses of reward and termination. belief: (B, T - 1, belief_size), before the clip's frames 1, 2, ..."""
+        return self.head.losses(
+            belief, clip.actions[:, 1:], clip.rewards[:, 1:], clip.terminated[:, 1:], clip.head_weight[:, 1:]
+        )
+
     @abstractmethod
     def loss(self, clip: LatentClip, *, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """Training loss and its named parts: "latent", a squared error of the frames, "reward", "termination" and

@@ -95,9 +95,9 @@ class VideoGptDynamics(Dynamics):
         nn.init.zeros_(self.to_codes.bias)
 
     @torch.no_grad()
-    def follow_codebook(self, codebook: Tensor) -> None:
+    def follow_codes(self, codes: Tensor) -> None:
         """Take over the codes (K, D) of a tokenizer that was refined. What code k is moved; it still is code k."""
-        self.codebook.copy_(codebook)
+        self.codebook.copy_(codes)
 
     def indices(self, latents: Tensor) -> Tensor:
         """Unit-scale latents (..., N, D) -> int64 numbers of their codes (..., N), the nearest ones."""
@@ -126,13 +126,7 @@ class VideoGptDynamics(Dynamics):
         count = shared_count(known.sum()) * tokens
         surprise = F.cross_entropy(logits.flatten(0, 2), indices[:, 1:].flatten(), reduction="none")
         likelihood = (surprise.view(known.shape[0], -1, tokens) * known).sum() / count
-        reward, termination = self.head.losses(
-            read.belief[:, :-1],
-            clip.actions[:, 1:],
-            clip.rewards[:, 1:],
-            clip.terminated[:, 1:],
-            clip.head_weight[:, 1:],
-        )
+        reward, termination = self.outcome_losses(read.belief[:, :-1], clip)
         total = likelihood + self.config.reward_weight * reward + self.config.termination_weight * termination
         with torch.no_grad(), torch.autocast(logits.device.type, enabled=False):
             expected = self.scale.to_unit(logits.softmax(-1) @ self.codebook)
