@@ -31,10 +31,19 @@ class NoiseLevels:
 
 @dataclass(frozen=True)
 class Sample:
-    """Sampled clean latent (B, T, N, D) and how far the estimate moved from first to last step, mean square (B, T)."""
+    """What a sampler did.
 
-    latents: Tensor
+    path: where it was before the first step and after each, (B, T, N, D) each; the last is the sample. movement: how
+    far its estimate of the clean latent moved from the first to the last step, mean square (B, T).
+    """
+
+    path: tuple[Tensor, ...]
     movement: Tensor
+
+    @property
+    def latents(self) -> Tensor:
+        """The sampled clean latent (B, T, N, D)."""
+        return self.path[-1]
 
 
 def corrupt(clean: Tensor, noise: Tensor, tau: Tensor) -> Tensor:
@@ -134,12 +143,12 @@ def sample(denoise: Denoiser, noise: Tensor, steps: int) -> Sample:
     """Integrate from noise (B, T, N, D) to a clean latent in `steps` equal steps."""
     shape = noise.shape[:2]
     step_size = torch.full(shape, 1.0 / steps, device=noise.device)
-    latents = noise
+    path = [noise]
     estimates: list[Tensor] = []
     for index in range(steps):
         tau = torch.full(shape, index / steps, device=noise.device)
-        estimate = denoise(latents, tau, step_size)
-        latents = euler_step(latents, estimate, tau, step_size)
+        estimate = denoise(path[-1], tau, step_size)
+        path.append(euler_step(path[-1], estimate, tau, step_size))
         estimates.append(estimate)
     movement = (estimates[-1] - estimates[0]).square().mean(dim=(-2, -1))
-    return Sample(latents, movement)
+    return Sample(tuple(path), movement)

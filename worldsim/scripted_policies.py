@@ -24,7 +24,7 @@ class UniformRandom:
     name = "uniform"
 
     def __init__(self, action_space: gym.Space[Any]) -> None:
-        self._space = _drawable(action_space)
+        self._space = drawable(action_space)
         self._random = np.random.default_rng()
 
     def reset(self, seed: int) -> None:
@@ -33,7 +33,7 @@ class UniformRandom:
 
     def __call__(self, frame: NDArray[np.uint8]) -> Action:
         """A fresh draw."""
-        return _draw(self._space, self._random)
+        return draw(self._space, self._random)
 
 
 class StickyRandom:
@@ -46,7 +46,7 @@ class StickyRandom:
         if stickiness != "mixed" and not (isinstance(stickiness, int | float) and 0 <= stickiness <= 1):
             raise UserError(f"stickiness: {stickiness!r}, expected a number from 0 to 1 or 'mixed'")
         self.name = f"sticky-{stickiness}"
-        self._space = _drawable(action_space)
+        self._space = drawable(action_space)
         self._stickiness = stickiness
         self.reset(0)
 
@@ -60,7 +60,7 @@ class StickyRandom:
     def __call__(self, frame: NDArray[np.uint8]) -> Action:
         """The last action or a fresh draw."""
         if self._last is None or self._random.random() >= self._probability:
-            self._last = _draw(self._space, self._random)
+            self._last = draw(self._space, self._random)
         return self._last
 
 
@@ -93,7 +93,8 @@ class Constant(OpenLoop):
         super().__init__([action], name="constant")
 
 
-def _drawable(space: gym.Space[Any]) -> Drawable:
+def drawable(space: gym.Space[Any]) -> Drawable:
+    """`space`, if random actions can be drawn from it. Raises UserError if not."""
     if isinstance(space, gym.spaces.Box) and not space.is_bounded("both"):
         raise UserError(f"action space {space}: random play needs a bounded Box")
     if not isinstance(space, Drawable):
@@ -103,7 +104,8 @@ def _drawable(space: gym.Space[Any]) -> Drawable:
     return space
 
 
-def _draw(space: Drawable, random: np.random.Generator) -> Action:
+def draw(space: Drawable, random: np.random.Generator) -> Action:
+    """A random action, uniform over the space."""
     if isinstance(space, gym.spaces.Discrete):
         return int(space.start + random.integers(space.n))
     if isinstance(space, gym.spaces.MultiDiscrete):

@@ -37,7 +37,7 @@ class DreamStep:
 
 @dataclass(frozen=True)
 class WorldState:
-    """Everything a batch of dreams goes on from; `step` and `observe` consume it, `clone` first to branch.
+    """Everything a batch of dreams goes on from; what goes on from it consumes it, so `clone` first to branch.
 
     latents: unit-scale (B, N, D), the current frame. change: (B, N, D), what they differ by from the frame before, 0 at
     the first. action: (B, A), features of the action that led here, 0 at the first frame. generators: one per row.
@@ -208,14 +208,14 @@ class WorldModel:
 
     @torch.inference_mode()
     def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:
-        """`state` with `rows` (R,) begun anew from `contexts` (R), drawing on those rows' own generators."""
+        """`state`, consumed, with `rows` (R,) begun anew from `contexts` (R), drawing on the rows' own generators."""
         return self.replace_rows(
             state, rows, self.start_from(contexts, [state.generators[row] for row in rows.tolist()])
         )
 
     @torch.inference_mode()
     def replace_rows(self, state: WorldState, rows: Tensor, fresh: WorldState) -> WorldState:
-        """`state` with its `rows` (R,) replaced by those of `fresh` (R); each draws from the generator it had."""
+        """`state`, consumed, with `rows` (R,) replaced by those of `fresh` (R); it keeps its generators."""
         latents, change, action = state.latents.clone(), state.change.clone(), state.action.clone()
         latents[rows], change[rows], action[rows] = fresh.latents, fresh.change, fresh.action
         dynamics = self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics)

@@ -10,7 +10,7 @@ from worldsim import diffusion
 from worldsim.dynamics.attention import Rotary, time_angles
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit import Block
-from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, _Denoiser, band
+from worldsim.dynamics.dit_dynamics import Denoiser, DiTDynamics, DiTState, band
 from worldsim.dynamics.protocol import LatentClip
 
 TOKENS, CHANNELS, ACTIONS, WINDOW = 3, 5, 2, 4
@@ -83,8 +83,16 @@ def test_innovations_lead_back_to_latents() -> None:
     dynamics.scale.innovation.fill_(0.3)
     latents, actions, present, _, _ = random_history(2, 3)
     previous = torch.randn_like(latents)
-    denoiser = _Denoiser(
-        dynamics, previous, actions, present, torch.zeros(2, 3, 6), torch.arange(3), torch.empty(0), torch.empty(0)
+    denoiser = Denoiser(
+        dynamics,
+        dynamics.dit,
+        previous,
+        actions,
+        present,
+        torch.zeros(2, 3, 6),
+        torch.arange(3),
+        torch.empty(0),
+        torch.empty(0),
     )
     innovation = denoiser.innovation(latents)
     assert torch.allclose(denoiser.latents(innovation), latents, atol=1e-5)

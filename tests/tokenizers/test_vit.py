@@ -12,6 +12,7 @@ from worldsim.tokenizers.transformer import Block, attend
 from worldsim.tokenizers.vit import VitTokenizer
 
 FRAME_SHAPE = (32, 48, 3)  # 4 x 6 patches
+DECODERS = ("patches", "latents")
 
 
 def tiny(**changes: object) -> TokenizerConfig:
@@ -40,6 +41,29 @@ def test_shapes_and_ranges(merge: list[int], grid: tuple[int, int]) -> None:
     assert decoded.shape == frames.shape
     assert decoded.dtype == torch.uint8
     assert tokenizer.encode(frames[0, 0]).shape == tokenizer.latent_shape
+
+
+def test_a_decoder_on_latents_draws_each_token_in_its_own_cell() -> None:
+    tokenizer = VitTokenizer(tiny(merge=[4, 2], decoder="latents", decoder_layers=0), FRAME_SHAPE)
+    tokenizer.init_weights(torch.Generator().manual_seed(0))
+    frames = random_frames(2)
+    latents = tokenizer.encode(frames)
+    assert latents.shape == (2, 3, 5)
+    assert tokenizer.decode(latents).shape == frames.shape
+    drawn = tokenizer.decode_range(latents)
+    latents[:, 1] += 0.5  # the token of columns 16 to 31
+    changed = (tokenizer.decode_range(latents) != drawn).any(-1).all(0)  # (H, W)
+    assert changed[:, 16:32].all()
+    assert not changed[:, :16].any()
+    assert not changed[:, 32:].any()
+
+
+def test_the_decoder_changes_nothing_for_the_encoder() -> None:
+    on_patches, on_latents = (VitTokenizer(tiny(merge=[4, 1], decoder=kind), FRAME_SHAPE) for kind in DECODERS)
+    shared = {k: v for k, v in on_patches.state_dict().items() if k.startswith(("embed", "encoder", "to_latent"))}
+    on_latents.load_state_dict(shared, strict=False)
+    frames = random_frames(2)
+    assert torch.equal(on_patches.encode(frames), on_latents.encode(frames))
 
 
 def test_leading_dimensions_are_only_a_batch() -> None:
@@ -96,6 +120,7 @@ def test_errors_name_expected_and_given_shape() -> None:
         ({"merge": [3, 1]}, r"tokenizer.merge=\[3, 1\] must be .* 4x6 grid"),
         ({"merge": [2]}, r"tokenizer.merge=\[2\]"),
         ({"heads": 5}, "tokenizer.width=32 must be a multiple of tokenizer.heads=5"),
+        ({"decoder": "latent"}, "tokenizer.decoder='latent' is unknown: choose patches or latents"),
         ({"kind": "vqgan"}, "tokenizer.kind='vqgan' is unknown: choose one of vit, pixels"),
     ],
 )

@@ -39,7 +39,9 @@ class DynamicsConfig:
     time. registers: extra tokens per frame; the first carries the belief. belief_size: width of the belief vector.
     context_noise: 1 - tau of the frames in memory. finest_steps: a power of two, the finest sampling schedule trained;
     with 1 a dream shows the mean of what may come, which soon is no possible frame. shortcut_fraction: share of rows
-    trained on larger steps; without any, dreams take the finest. sampling_steps: steps used in dreams. change_weight,
+    trained on larger steps; without any, dreams take the finest. sampling_steps: steps used in dreams.
+    distillation_steps: after the training, steps in which a smaller network learns to sample in `sampling_steps` as the
+    trained one does in `finest_steps` (`worldsim.distillation`); 0: the trained one samples itself. change_weight,
     change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame / change_scale, 0, 1),
     so that small moving things count. self_context_fraction: share of rows whose memory holds frames that the model
     made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight:
@@ -58,6 +60,7 @@ class DynamicsConfig:
     finest_steps: int = 4
     shortcut_fraction: float = 0.0
     sampling_steps: int = 4
+    distillation_steps: int = 0
     change_weight: float = 6.0
     change_scale: float = 0.5
     self_context_fraction: float = 0.0

@@ -92,17 +92,21 @@ class DiT(nn.Module):
         channels: int,
         grid: tuple[int, int],
         action_features: int,
+        only_time_blocks: bool = False,
     ) -> None:
-        """inputs: numbers per token that the network reads; channels: D, numbers per token that it answers with."""
+        """inputs: numbers per token that the network reads; channels: D, numbers per token that it answers with.
+
+        only_time_blocks: without the blocks that do not look back in time, so that it reads the memory of the whole
+        network at half of the cost.
+        """
         super().__init__()
         width, depth, heads = SIZES[config.size]
         self.width, self.tokens, self.registers, self.window = width, tokens, config.registers, config.window
         self.finest_steps = config.finest_steps
         self.input = nn.Linear(inputs, width)
         self.place = nn.Parameter(torch.empty(tokens + config.registers, width))
-        self.blocks = nn.ModuleList(
-            Block(width, heads, with_time=index % config.time_every == config.time_every - 1) for index in range(depth)
-        )
+        with_time = [index % config.time_every == config.time_every - 1 for index in range(depth)]
+        self.blocks = nn.ModuleList(Block(width, heads, each) for each in with_time if each or not only_time_blocks)
         self.noise_level = nn.Sequential(nn.Linear(64, width), nn.SiLU(), nn.Linear(width, width))
         # Row 0: the context pass, which takes no step; row k: a step of 2^(k - 1) / finest_steps.
         self.step_size = nn.Embedding(config.finest_steps.bit_length() + 1, width)
@@ -133,6 +137,18 @@ class DiT(nn.Module):
             nn.init.zeros_(linear.weight)
         for parameter in (self.place, self.step_size.weight, self.no_action):
             nn.init.normal_(parameter, std=0.02)
+
+    @torch.no_grad()
+    def take_time_blocks(self, whole: DiT) -> None:
+        """Take the weights of a whole network of the same settings, of its blocks those that look back in time."""
+        own, given = dict(self.named_children()), dict(whole.named_children())
+        for name in own.keys() - {"blocks"}:
+            own[name].load_state_dict(given[name].state_dict())
+        for parameter in ("place", "no_action"):
+            getattr(self, parameter).copy_(getattr(whole, parameter))
+        chosen = [block for block in whole.blocks if isinstance(block, Block) and block.time is not None]
+        for mine, block in zip(self.blocks, chosen, strict=True):
+            mine.load_state_dict(block.state_dict())
 
     @property
     def time_layers(self) -> int:

@@ -8,6 +8,7 @@ that a dream poses (clean-ish past, noisy present), which plain diffusion forcin
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -64,10 +65,20 @@ class DiTDynamics(Dynamics):
         self, config: DynamicsConfig, tokens: int, channels: int, grid: tuple[int, int], action_features: int
     ) -> None:
         super().__init__(config, tokens, channels, action_features)
+        self.grid = grid
         self.dit = DiT(config, tokens, 3 * channels, channels, grid, action_features)
+        self.sampler: DiT | None = None
+        if config.distillation_steps:
+            self.sampler = DiT(config, tokens, 3 * channels, channels, grid, action_features, only_time_blocks=True)
         self.head = OutcomeHead(
             config.belief_size, action_features, SIZES[config.size].width, config.reward_bins, config.head_dropout
         )
+
+    def undistilled(self) -> DiTDynamics:
+        """A copy without the network that only samples: as it was trained."""
+        whole = copy.deepcopy(self)
+        whole.config, whole.sampler = replace(self.config, distillation_steps=0), None
+        return whole
 
     # Training
 
@@ -89,14 +100,15 @@ class DiTDynamics(Dynamics):
         rows = round(self.config.shortcut_fraction * batch)
         levels = diffusion.draw_levels(batch, frames, self.config.finest_steps, rows, generator)
         tau, step_size = levels.tau.to(device), levels.step_size.to(device)
-        student = _Denoiser(
-            self, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
+        student = Denoiser(
+            self, self.dit, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
         )
         target = student.innovation(clip.latents)
         noisy = diffusion.corrupt(target, _noise(target.shape, generator, device), tau)
         if rows:
-            teacher = _Denoiser(
+            teacher = Denoiser(
                 self,
+                self.dit,
                 previous[:rows],
                 clip.actions[:rows],
                 clip.has_action[:rows],
@@ -158,8 +170,9 @@ class DiTDynamics(Dynamics):
         positions = torch.arange(frames, device=device) % (2 * self.config.window)
         visible = band(frames, self.config.window, device)
         memory_pass = self._context_pass(context, previous, actions, has_action, visible)
-        denoiser = _Denoiser(
+        denoiser = Denoiser(
             self,
+            self.dit,
             previous,
             actions,
             has_action,
@@ -199,7 +212,7 @@ class DiTDynamics(Dynamics):
         return DiTState(ring, filled, context[:, -1], output.belief[:, -1], frames)
 
     def restart_rows(self, state: DiTState, rows: Tensor, fresh: DiTState) -> DiTState:
-        """`state` with `rows` (indices) replaced by the rows of `fresh`, whatever the two clocks show.
+        """`state`, which is consumed, with `rows` (indices) replaced by those of `fresh`, whatever the clocks show.
 
         Keys are rotated by their position, so a ring written at another clock is turned, slot and angle, to this one.
         """
@@ -209,12 +222,11 @@ class DiTDynamics(Dynamics):
         turned = fresh.memory[..., source, :]
         turns = torch.full((slots,), shift, device=rows.device) % (2 * self.config.window)
         turned = torch.stack([self.dit.time_rotary(turned[:, 0], turns), turned[:, 1]], dim=1)
-        memory, filled = state.memory.clone(), state.filled.clone()
-        memory[:, :, rows] = turned
-        filled[rows] = fresh.filled[:, source]
+        state.memory[:, :, rows] = turned  # in place: a copy of the ring costs as much as a denoising pass
+        state.filled[rows] = fresh.filled[:, source]
         previous, belief = state.previous.clone(), state.belief.clone()
         previous[rows], belief[rows] = fresh.previous, fresh.belief
-        return DiTState(memory, filled, previous, belief, state.clock)
+        return replace(state, previous=previous, belief=belief)
 
     def step(
         self, state: DiTState, actions: Tensor, noise: Tensor, sampling_steps: int, temperature: float | Tensor = 1.0
@@ -223,25 +235,29 @@ class DiTDynamics(Dynamics):
 
         temperature: scales the variance of the sampler's noise, of all rows or of each (B,).
         """
-        present = torch.ones(actions.shape[0], 1, dtype=torch.bool, device=actions.device)
-        denoiser = _Denoiser(
+        distilled = self.sampler is not None and sampling_steps == self.config.sampling_steps
+        denoiser = self.denoiser(state, actions, self.sampler if distilled else None)
+        spread = torch.as_tensor(temperature, dtype=torch.float64).sqrt().float().reshape(-1, 1, 1, 1).to(noise.device)
+        drawn = diffusion.sample(denoiser, noise[:, :1] * spread, sampling_steps)
+        return self.advance(state, denoiser.latents(drawn.latents), actions, noise[:, 1:], drawn.movement[:, 0])
+
+    def denoiser(self, state: DiTState, actions: Tensor, network: DiT | None = None) -> Denoiser:
+        """Of the next frame after `state` and actions (B, A), by `network`, by default the one that was trained."""
+        return Denoiser(
             self,
+            self.dit if network is None else network,
             state.previous[:, None],
             actions[:, None],
-            present,
+            torch.ones(actions.shape[0], 1, dtype=torch.bool, device=actions.device),
             state.belief[:, None],
             self._positions(state),
             state.memory,
             state.filled[:, None],
         )
-        spread = torch.as_tensor(temperature, dtype=torch.float64).sqrt().float().reshape(-1, 1, 1, 1).to(noise.device)
-        drawn = diffusion.sample(denoiser, noise[:, :1] * spread, sampling_steps)
-        latents = self.scale.clamp(denoiser.latents(drawn.latents))
-        return self._advance(state, latents, actions, noise[:, 1:], drawn.movement[:, 0])
 
     def observe(self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor) -> tuple[DiTState, Outcome]:
         """The same update with a real frame: latents (B, N, D), actions (B, A), noise (B, 2, N, D)."""
-        return self._advance(state, latents[:, None], actions, noise[:, 1:], torch.zeros_like(latents[:, 0, 0]))
+        return self._written(state, latents[:, None], actions, noise[:, 1:], torch.zeros_like(latents[:, 0, 0]))
 
     def description(self) -> str:
         """For the model card."""
@@ -251,7 +267,13 @@ class DiTDynamics(Dynamics):
             f"{self.config.sampling_steps} denoising steps a frame)"
         )
 
-    def _advance(
+    def advance(
+        self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor, uncertainty: Tensor
+    ) -> tuple[DiTState, Outcome]:
+        """Go on with a dreamt frame (B, 1, N, D), which is bounded first; noise (B, 1, N, D) goes to the memory."""
+        return self._written(state, self.scale.clamp(latents), actions, noise, uncertainty)
+
+    def _written(
         self, state: DiTState, latents: Tensor, actions: Tensor, noise: Tensor, uncertainty: Tensor
     ) -> tuple[DiTState, Outcome]:
         """Write frame latents (B, 1, N, D) into the memory and read belief, reward and termination."""
@@ -299,7 +321,7 @@ class DiTDynamics(Dynamics):
 
 
 @dataclass(frozen=True)
-class _Denoiser:
+class Denoiser:
     """The denoising pass as the callable that `worldsim.diffusion` takes, on innovations.
 
     What is denoised is not the frame but what it adds to the best linear guess from the frame before, at unit scale. So
@@ -308,6 +330,7 @@ class _Denoiser:
     """
 
     dynamics: DiTDynamics
+    network: DiT
     previous: Tensor
     actions: Tensor
     has_action: Tensor
@@ -329,11 +352,11 @@ class _Denoiser:
     def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
         """Noisy innovations (B, T, N, D) -> clean ones."""
         dynamics, mean = self.dynamics, self.expected.mean
-        condition = dynamics.dit.condition(tau, step_size, self.actions, self.has_action)
+        condition = self.network.condition(tau, step_size, self.actions, self.has_action)
         place = tau[..., None, None] * mean + dynamics.scale.innovation * noisy
         bounded = self.prior.normalised(noisy, tau).clamp(-INNOVATION_BOUND, INNOVATION_BOUND)
         inputs = torch.cat([place, self.previous, bounded], dim=-1)
-        output = dynamics.dit(inputs, condition, self.past_belief, self.positions, self.memory, self.visible)
+        output = self.network(inputs, condition, self.past_belief, self.positions, self.memory, self.visible)
         return self.prior.clean_estimate(noisy, output.latents, tau)
 
     def innovation(self, latents: Tensor) -> Tensor:

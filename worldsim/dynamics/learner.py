@@ -64,13 +64,14 @@ class DynamicsLearner:
         tokens, channels = latents[0].shape[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.model = build_dynamics(config, tokens, channels, grid, action_feature_count(self.spec), codes)
+            trained = replace(config, distillation_steps=0)
+            self.model = build_dynamics(trained, tokens, channels, grid, action_feature_count(self.spec), codes)
         chosen = np.random.default_rng(seed).permutation(store.indices("train"))[:SCALE_EPISODES]
         some = [torch.from_numpy(latents[int(i)].astype(np.float32)) for i in chosen]
         if begin_with is None:
             self.model.scale.fit(some, config.context_noise)
         else:
-            self.model.load_state_dict(begin_with.state_dict())
+            self.model.load_state_dict(begin_with.undistilled().state_dict())
             self.model.scale.widen(some)
             if codes is not None:
                 self.model.follow_codes(codes)

@@ -84,6 +84,10 @@ class Dynamics(nn.Module, ABC):
         self.belief_size = config.belief_size
         self.scale = LatentScale(tokens, channels)
 
+    def undistilled(self) -> Dynamics:
+        """As they were trained, without what was distilled from them."""
+        return self
+
     def follow_codes(self, codes: Tensor) -> None:
         """The tokens are these codes (K, D) from now on, raw latents: their tokenizer was refined."""
 
@@ -113,7 +117,7 @@ class Dynamics(nn.Module, ABC):
 
     @abstractmethod
     def restart_rows(self, state: Any, rows: Tensor, fresh: Any) -> Any:
-        """`state` with `rows` (indices) replaced by the rows of `fresh`, whenever the two began."""
+        """`state`, which is consumed, with `rows` (indices) replaced by those of `fresh`, whenever the two began."""
 
     @abstractmethod
     def step(

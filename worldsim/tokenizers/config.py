@@ -21,6 +21,7 @@ class TokenizerConfig:
     width: int = 192  # M of encoder and decoder
     encoder_layers: int = 3
     decoder_layers: int = 4
+    decoder: str = "patches"  # what its transformer works on; "latents": cheap where a token holds many patches
     heads: int = 4
     mask_max: float = 0.4  # each image masks a share p ~ U(0, mask_max) of its patches in training
     latent_noise: float = 0.1  # std of the noise on latents in training; the dynamics errs, and decoding must bear it

@@ -176,12 +176,15 @@ def _check_fit(config: RunConfig) -> None:
     shortcut = dynamics.shortcut_fraction
     if finest == 1:
         _require("dynamics.shortcut_fraction", shortcut, shortcut == 0, "0, because finest_steps=1 has no larger steps")
-    if shortcut == 0:
+    if dynamics.distillation_steps:
+        expected = f"below finest_steps, which is {finest}: that is what distillation_steps is for"
+        _require("dynamics.sampling_steps", steps, steps < finest, expected)
+    elif shortcut == 0:
         _require(
             "dynamics.sampling_steps",
             steps,
             steps == finest,
-            f"{finest} (finest_steps), because shortcut_fraction=0 trains no larger steps",
+            f"{finest} (finest_steps), because neither shortcut_fraction nor distillation_steps trains larger steps",
         )
 
 

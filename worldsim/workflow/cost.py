@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from worldsim.data.episode import EnvSpec
+from worldsim.distillation import ROWS
 from worldsim.dynamics.config import SIZES
 from worldsim.workflow.config import RunConfig
 
@@ -46,6 +47,7 @@ def _latent_shape(config: RunConfig, spec: EnvSpec) -> tuple[int, int]:
 def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int, int]) -> float:
     """Multiply-adds of weights times tokens, forward and twice that backward; a dream step is two passes and a bit."""
     clip = config.dynamics.batch_clips * config.dynamics.clip_frames
+    distillation = 0.0
     if config.dynamics.kind == "mdn_rnn":
         per_training_frame, per_step = (factor * _mdn_rnn_weights(config, latent_shape) for factor in (6, 2))
     elif config.dynamics.kind == "video_gpt":
@@ -56,9 +58,13 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
     else:
         size = SIZES[config.dynamics.size]
         weights = size.width**2 * size.depth * (12 + 4 / config.dynamics.time_every)
-        per_pass = 2 * weights * (latent_shape[0] + config.dynamics.registers)
-        per_training_frame, per_step = per_pass * 7, per_pass * (config.dynamics.sampling_steps + 1.5)
-    dynamics = config.rounds * config.dynamics.steps * clip * per_training_frame
+        places = latent_shape[0] + config.dynamics.registers
+        whole, sampler = 2 * weights * places, 32 * size.width**2 * (size.depth // config.dynamics.time_every) * places
+        sampling = config.dynamics.sampling_steps * (sampler if config.dynamics.distillation_steps else whole)
+        per_training_frame, per_step = whole * 7, whole * 1.5 + sampling
+        lesson = whole * (config.dynamics.finest_steps + 1.5) + 3 * sampling
+        distillation = config.rounds * config.dynamics.distillation_steps * ROWS * lesson
+    dynamics = config.rounds * config.dynamics.steps * clip * per_training_frame + distillation
     # A generation of CMA-ES plays twice, to the end.
     horizon = 2 * config.dream.max_episode_steps if config.agent.kind == "cma_es" else config.agent.horizon
     dreams = sum(config.agent_updates) * horizon * config.dream.num_envs * per_step
@@ -73,7 +79,9 @@ def _tokenizer_operations(config: RunConfig, spec: EnvSpec) -> float:
     frames = settings.steps * settings.batch_frames
     if settings.kind == "vit":
         patches = (height // settings.patch) * (width // settings.patch)
-        return frames * patches * 72 * settings.width**2 * (settings.encoder_layers + settings.decoder_layers)
+        drawn = patches if settings.decoder == "patches" else patches // math.prod(settings.merge)
+        layers = patches * settings.encoder_layers + drawn * settings.decoder_layers
+        return frames * 72 * settings.width**2 * layers
     if settings.kind == "convolutional":  # 4x4 taps, half the sides a layer: 32, 64, 128, 256 filters, and back
         taps = 16 * (32 * channels / 4 + 32 * 64 / 16 + 64 * 128 / 64 + 128 * 256 / 256)
         return frames * 6 * 2 * height * width * taps

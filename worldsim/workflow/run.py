@@ -91,8 +91,13 @@ def _walk(
             latents = stages.encode_episodes(store, tokenizer, machine)
         with measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
+        with measure(f"round {number}: distillation"):
+            distil = partial(stages.distil, config, folder, number, store, latents, tokenizer, learner, machine)
+            dynamics = distributed.on_rank_0(distil) or learner.average
         with measure(f"round {number}: world model"):
-            save = partial(stages.save_world_model, config, folder, number, store, latents, tokenizer, learner, machine)
+            save = partial(
+                stages.save_world_model, config, folder, number, store, latents, tokenizer, learner, dynamics, machine
+            )
             distributed.on_rank_0(save)
         if source is not None and not has_real_env(spec):
             say(describe_end(spec, stages.round_folders(folder, number).world_model))

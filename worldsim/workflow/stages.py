@@ -20,6 +20,7 @@ from worldsim.data.files import explained
 from worldsim.data.import_episodes import has_real_env
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
+from worldsim.distillation import DistillationLearner
 from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.dynamics.protocol import Dynamics
@@ -30,7 +31,7 @@ from worldsim.evaluation.uncertainty import measure_uncertainty
 from worldsim.evaluation.videos import real_beside_dream
 from worldsim.model_folder import load_model, save_model
 from worldsim.scripted_policies import StickyRandom
-from worldsim.start_contexts import draw_contexts
+from worldsim.start_contexts import StartContexts, draw_contexts
 from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vectors, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import TENSORBOARD, fit, read_checkpoint
@@ -57,6 +58,7 @@ class RoundFolders:
 
     tokenizer: Path
     dynamics: Path
+    distillation: Path
     world_model: Path
     agent: Path
     policy: Path
@@ -68,6 +70,7 @@ def round_folders(run: Path, round_number: int) -> RoundFolders:
     return RoundFolders(
         tokenizer=base / "tokenizer",
         dynamics=base / "dynamics",
+        distillation=base / "distillation",
         world_model=base / "world_model",
         agent=base / "agent",
         policy=base / "world_model" / "policy",
@@ -237,7 +240,7 @@ def train_dynamics(
     return learner
 
 
-def save_world_model(
+def distil(
     config: RunConfig,
     run: Path,
     round_number: int,
@@ -246,10 +249,51 @@ def save_world_model(
     tokenizer: AnyTokenizer,
     learner: DynamicsLearner,
     machine: Machine,
+) -> Dynamics:
+    """The dynamics of a round with a network that samples in fewer steps; as they are without distillation_steps."""
+    steps = config.dynamics.distillation_steps
+    if not steps:
+        return learner.average
+    networks = copy.deepcopy((tokenizer, learner.average))
+    contexts = training_contexts(config, store, latents)
+    model = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
+    seed = config.seed + 1000 * round_number
+    distiller = DistillationLearner(model, steps=steps, sampling_steps=config.dynamics.sampling_steps, seed=seed)
+    fit(
+        distiller,
+        steps=steps,
+        folder=round_folders(run, round_number).distillation,
+        name=f"distillation, round {round_number}",
+        checkpoint_seconds=config.checkpoint_seconds,
+        seed=seed,
+    )
+    return distiller.result(learner.average)
+
+
+def training_contexts(config: RunConfig, store: EpisodeStore, latents: LatentCache) -> StartContexts:
+    """Real moments from which agents, and networks that sample, dream while they learn."""
+    return draw_contexts(
+        store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
+    )
+
+
+def save_world_model(
+    config: RunConfig,
+    run: Path,
+    round_number: int,
+    store: EpisodeStore,
+    latents: LatentCache,
+    tokenizer: AnyTokenizer,
+    learner: DynamicsLearner,
+    dynamics: Dynamics,
+    machine: Machine,
 ) -> Path:
-    """Everything needed to dream, in one folder; returns it. A whole folder with these weights is left as it is."""
+    """Everything needed to dream, in one folder; returns it. A whole folder with these weights is left as it is.
+
+    learner: what trained the dynamics, of whose held-out figures the card tells.
+    """
     folder = round_folders(run, round_number).world_model
-    if _holds(folder, learner.average):
+    if _holds(folder, dynamics):
         return folder
     contexts = draw_contexts(
         store,
@@ -270,7 +314,7 @@ def save_world_model(
         **{name: round(value, 5) for name, value in learner.evaluate().items()},
     }
     # Copies: a world model casts its networks to the precision in which it dreams.
-    networks = copy.deepcopy((tokenizer, learner.average))
+    networks = copy.deepcopy((tokenizer, dynamics))
     dreaming = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
     dreaming.temperature = config.dream.temperature
     if config.dream.calibrate_temperature:
@@ -281,7 +325,7 @@ def save_world_model(
     model = WorldModel(
         store.spec,
         tokenizer,
-        learner.average,
+        dynamics,
         contexts,
         temperature=dreaming.temperature,
         uncertainty_quantiles=measure_uncertainty(dreaming, store).quantiles,
@@ -322,9 +366,7 @@ def train_agent(
         config.dream.num_envs,
         observation="features",
         max_episode_steps=config.dream.max_episode_steps,
-        start_contexts=draw_contexts(
-            store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
-        ),
+        start_contexts=training_contexts(config, store, latents),
     )
     learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number)
     if round_number > 0:
