@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 
@@ -40,11 +40,11 @@ class DynamicsConfig:
     context_noise: 1 - tau of the frames in memory. finest_steps: a power of two, the finest sampling schedule trained;
     with 1 a dream shows the mean of what may come, which soon is no possible frame. shortcut_fraction: share of rows
     trained on larger steps; without any, dreams take the finest. sampling_steps: steps used in dreams.
-    distillation_steps: after the training, steps in which a smaller network learns to sample in `sampling_steps` as the
-    trained one does in `finest_steps` (`worldsim.distillation`); 0: the trained one samples itself. change_weight,
-    change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame / change_scale, 0, 1),
-    so that small moving things count. self_context_fraction: share of rows whose memory holds frames that the model
-    made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight:
+    distillation_steps: after the last round's training, steps in which a smaller network learns to sample in
+    `sampling_steps` as the trained one does in `finest_steps` (`worldsim.distillation`); 0: the trained one samples.
+    change_weight, change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame /
+    change_scale, 0, 1), so that small moving things count. self_context_fraction: share of rows whose memory holds
+    frames that the model made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight:
     factors on the losses of the heads.
     """
 
@@ -76,3 +76,9 @@ class DynamicsConfig:
     ending_fraction: float = 0.25
     reward_bins: int = 65
     head_dropout: float = 0.2
+
+    def undistilled(self) -> DynamicsConfig:
+        """Settings of dynamics that sample themselves, in the finest steps if these settings leave that to others."""
+        if not self.distillation_steps:
+            return self
+        return replace(self, distillation_steps=0, sampling_steps=self.finest_steps)

@@ -75,9 +75,9 @@ class DiTDynamics(Dynamics):
         )
 
     def undistilled(self) -> DiTDynamics:
-        """A copy without the network that only samples: as it was trained."""
+        """A copy without the network that only samples."""
         whole = copy.deepcopy(self)
-        whole.config, whole.sampler = replace(self.config, distillation_steps=0), None
+        whole.config, whole.sampler = self.config.undistilled(), None
         return whole
 
     # Training

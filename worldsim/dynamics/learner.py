@@ -64,8 +64,8 @@ class DynamicsLearner:
         tokens, channels = latents[0].shape[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            trained = replace(config, distillation_steps=0)
-            self.model = build_dynamics(trained, tokens, channels, grid, action_feature_count(self.spec), codes)
+            actions = action_feature_count(self.spec)
+            self.model = build_dynamics(config.undistilled(), tokens, channels, grid, actions, codes)
         chosen = np.random.default_rng(seed).permutation(store.indices("train"))[:SCALE_EPISODES]
         some = [torch.from_numpy(latents[int(i)].astype(np.float32)) for i in chosen]
         if begin_with is None:

@@ -63,7 +63,7 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
         sampling = config.dynamics.sampling_steps * (sampler if config.dynamics.distillation_steps else whole)
         per_training_frame, per_step = whole * 7, whole * 1.5 + sampling
         lesson = whole * (config.dynamics.finest_steps + 1.5) + 3 * sampling
-        distillation = config.rounds * config.dynamics.distillation_steps * ROWS * lesson
+        distillation = config.dynamics.distillation_steps * ROWS * lesson
     dynamics = config.rounds * config.dynamics.steps * clip * per_training_frame + distillation
     # A generation of CMA-ES plays twice, to the end.
     horizon = 2 * config.dream.max_episode_steps if config.agent.kind == "cma_es" else config.agent.horizon

@@ -250,9 +250,12 @@ def distil(
     learner: DynamicsLearner,
     machine: Machine,
 ) -> Dynamics:
-    """The dynamics of a round with a network that samples in fewer steps; as they are without distillation_steps."""
+    """The dynamics of the last round with a network that samples in fewer steps, if distillation_steps are asked for.
+
+    Those of earlier rounds stay as they are: one agent's training is too short to earn the time back.
+    """
     steps = config.dynamics.distillation_steps
-    if not steps:
+    if not steps or round_number < config.rounds - 1:
         return learner.average
     networks = copy.deepcopy((tokenizer, learner.average))
     contexts = training_contexts(config, store, latents)
