@@ -44,8 +44,8 @@ class DynamicsConfig:
     `sampling_steps` as the trained one does in `finest_steps` (`worldsim.distillation`); 0: the trained one samples.
     change_weight, change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame /
     change_scale, 0, 1), so that small moving things count. self_context_fraction: share of rows whose memory holds
-    frames that the model made itself. head_dropout: of the belief and of the hidden units of the heads. termination_weight, reward_weight:
-    factors on the losses of the heads.
+    frames that the model made itself. head_dropout: of the belief and of the hidden units of the heads.
+    termination_weight, reward_weight: factors on the losses of the heads.
     """
 
     kind: str = "dit"  # a key of worldsim.dynamics.build.DYNAMICS
