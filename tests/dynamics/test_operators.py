@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldsim.dynamics.operators import EPSILON, query_key_value, rms_norm, rotate, swiglu
+from worldsim.dynamics.operators import EPSILON, query_key_value, rms_norm, rotate, softmax, swiglu
 
 ORDERS = [(3, 0, 1, 4, 2, 5), (3, 0, 2, 4, 1, 5)]  # of attention in space and in time
 ANGLES = {ORDERS[0]: (1, 5, 1, 1, 4), ORDERS[1]: (3, 1, 1, 1, 4)}
@@ -50,6 +50,24 @@ def test_rms_norm() -> None:
 
 def test_swiglu() -> None:
     assert_alike(swiglu, plain_swiglu, torch.randn(3, 4, 16))
+
+
+def test_softmax() -> None:
+    scores = torch.randn(3, 4, 9) * 10
+    assert_alike(softmax, lambda given: given.softmax(-1), scores)
+    with torch.no_grad():
+        torch.testing.assert_close(softmax(scores), scores.softmax(-1))
+
+
+def test_softmax_of_what_is_hidden_is_zero_and_of_huge_scores_finite() -> None:
+    shares = softmax(torch.tensor([[-1e4, 3.0, 3.0], [500.0, 500.0, -500.0]]))
+    assert torch.equal(shares, torch.tensor([[0.0, 0.5, 0.5], [0.5, 0.5, 0.0]]))
+
+
+def test_softmax_of_bf16_is_as_exact_as_pytorch_s() -> None:
+    scores = (torch.randn(64, 9) * 5).bfloat16()
+    exact = scores.double().softmax(-1)
+    assert (softmax(scores) - exact).abs().max() <= (scores.softmax(-1) - exact).abs().max()
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from worldsim.dynamics.operators import query_key_value, rotate
+from worldsim.dynamics.operators import query_key_value, rotate, softmax
 
 
 class Rotary(nn.Module):
@@ -96,7 +96,7 @@ class SpaceAttention(Projection):
         projected = self.project(tokens, cosine, sine, (3, 0, 1, 4, 2, 5))  # (3, B, T, heads, N, head_width)
         query, key, value = projected.unbind(0)
         scores = query @ key.transpose(-1, -2) * self.head_width**-0.5  # (B, T, heads, N, N)
-        mixed = scores.softmax(dim=-1) @ value
+        mixed = softmax(scores) @ value
         return self.output(mixed.transpose(2, 3).flatten(-2))
 
 
@@ -121,6 +121,6 @@ class TimeAttention(Projection):
         past = query @ past_key.transpose(-1, -2) * scale  # (B, N, heads, T, S)
         past = past.masked_fill(~visible[:, None, None], -1e4)
         itself = (query * key).sum(-1, keepdim=True) * scale  # (B, N, heads, T, 1)
-        shares = torch.cat([past, itself], dim=-1).softmax(dim=-1)
+        shares = softmax(torch.cat([past, itself], dim=-1))
         mixed = shares[..., :-1] @ past_value + shares[..., -1:] * value
         return self.output(mixed.permute(0, 3, 1, 2, 4).flatten(-2)), own
