@@ -155,7 +155,9 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "dynamics.learning_rate=-1",
         "dynamics.sampling_steps=3",
         "dynamics.finest_steps=6",
-        "dynamics.shortcut_fraction=0",  # then only the finest steps are trained
+        "dynamics.distillation_steps=-1",
+        "dynamics.distillation_steps=0 dynamics.shortcut_fraction=0",  # then only the finest steps are trained
+        "dynamics.sampling_steps=4",  # then there is nothing to distil
         "dynamics.ending_fraction=1.5",
         "dream.num_envs=0",
         "dream.context_frames=5",
@@ -175,7 +177,7 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
 )
 def test_a_number_that_cannot_work(refused: Refused, tmp_path: Path, setting: str) -> None:
     name = setting.partition("=")[0].rpartition(".")[2]
-    assert name in refused("run", "debug", setting, "--folder", tmp_path / "run")
+    assert name in refused("run", "debug", *setting.split(), "--folder", tmp_path / "run")
     assert not (tmp_path / "run").exists()  # so that the mended command can start there
 
 

@@ -68,7 +68,7 @@ def test_what_it_thought_is_found_again_from_what_it_did(actions: str, tmp_path:
     np.testing.assert_allclose(chosen.reshape(played.actions.shape), played.actions, atol=1e-6)
     shares = np.concatenate([thought.shares for thought in thoughts[:-1]])
     if actions == "discrete":
-        np.testing.assert_allclose(shares.sum(1), 1)
+        np.testing.assert_allclose(shares.sum(1), 1, rtol=1e-6)
         np.testing.assert_array_equal(shares.argmax(1), played.actions)
     else:  # bounds -1 to 1 and 0 to 1
         np.testing.assert_allclose(shares * [2, 1] - [1, 0], played.actions, atol=1e-6)

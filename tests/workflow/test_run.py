@@ -62,7 +62,8 @@ def test_the_verdict_says_everything(verdict: dict[str, Any]) -> None:
 
 def test_every_stage_has_its_seconds(verdict: dict[str, Any]) -> None:
     rounds = [f"round {n}: {stage}" for n in (0, 1) for stage in ("collect", "encode", "dynamics", "agent")]
-    assert {*rounds, "tokenizer", "evaluate"} <= set(verdict["seconds"])
+    assert {*rounds, "tokenizer", "round 1: distillation", "evaluate"} <= set(verdict["seconds"])
+    assert "round 0: distillation" not in verdict["seconds"]
     assert all(seconds > 0 for seconds in verdict["seconds"].values())
 
 

@@ -46,6 +46,7 @@ AT_LEAST: dict[str, float] = {
     "dynamics.mixtures": 1,
     "dynamics.finest_steps": 1,
     "dynamics.sampling_steps": 1,
+    "dynamics.distillation_steps": 0,
     "dynamics.change_weight": 0,
     "dynamics.reward_weight": 0,
     "dynamics.termination_weight": 0,

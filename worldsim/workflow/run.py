@@ -91,9 +91,11 @@ def _walk(
             latents = stages.encode_episodes(store, tokenizer, machine)
         with measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
-        with measure(f"round {number}: distillation"):
-            distil = partial(stages.distil, config, folder, number, store, latents, tokenizer, learner, machine)
-            dynamics = distributed.on_rank_0(distil) or learner.average
+        dynamics = learner.average
+        if stages.is_distilled(config, number):
+            with measure(f"round {number}: distillation"):
+                distil = partial(stages.distil, config, folder, number, store, latents, tokenizer, dynamics, machine)
+                dynamics = distributed.on_rank_0(distil) or dynamics
         with measure(f"round {number}: world model"):
             save = partial(
                 stages.save_world_model, config, folder, number, store, latents, tokenizer, learner, dynamics, machine

@@ -240,6 +240,11 @@ def train_dynamics(
     return learner
 
 
+def is_distilled(config: RunConfig, round_number: int) -> bool:
+    """Whether `distil` has work in a round: the last one's alone, since one agent's training does not earn it back."""
+    return bool(config.dynamics.distillation_steps) and round_number == config.rounds - 1
+
+
 def distil(
     config: RunConfig,
     run: Path,
@@ -247,30 +252,25 @@ def distil(
     store: EpisodeStore,
     latents: LatentCache,
     tokenizer: AnyTokenizer,
-    learner: DynamicsLearner,
+    dynamics: Dynamics,
     machine: Machine,
 ) -> Dynamics:
-    """The dynamics of the last round with a network that samples in fewer steps, if distillation_steps are asked for.
-
-    Those of earlier rounds stay as they are: one agent's training is too short to earn the time back.
-    """
-    steps = config.dynamics.distillation_steps
-    if not steps or round_number < config.rounds - 1:
-        return learner.average
-    networks = copy.deepcopy((tokenizer, learner.average))
+    """The dynamics of a round with a network that samples in fewer steps."""
+    networks = copy.deepcopy((tokenizer, dynamics))
     contexts = training_contexts(config, store, latents)
     model = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
     seed = config.seed + 1000 * round_number
-    distiller = DistillationLearner(model, steps=steps, sampling_steps=config.dynamics.sampling_steps, seed=seed)
+    steps = config.dynamics.distillation_steps
+    learner = DistillationLearner(model, steps=steps, sampling_steps=config.dynamics.sampling_steps, seed=seed)
     fit(
-        distiller,
+        learner,
         steps=steps,
         folder=round_folders(run, round_number).distillation,
         name=f"distillation, round {round_number}",
         checkpoint_seconds=config.checkpoint_seconds,
         seed=seed,
     )
-    return distiller.result(learner.average)
+    return learner.result(dynamics)
 
 
 def training_contexts(config: RunConfig, store: EpisodeStore, latents: LatentCache) -> StartContexts:
