@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -27,14 +28,13 @@ from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import save_model
 from worldsim.optimization import adamw, average_weights, warmup_cosine
 from worldsim.tokenizers.frames import FramePool
-from worldsim.tokenizers.loss import local_contrast, psnr, reconstruction_loss
+from worldsim.tokenizers.loss import psnr, reconstruction_loss, reconstruction_psnr
 from worldsim.tokenizers.pixel_range import to_model_range
 from worldsim.tokenizers.vit import VitTokenizer
 from worldsim.training import fit
 from worldsim.workflow.showing import load_here, model_folder
 
 ENCODER = ("embed", "encoder", "to_latent", "mask_token")  # first words of the encoder's parameter names
-DETAIL_CONTRAST = 0.25
 HELD_OUT_FRAMES = 512
 
 
@@ -116,8 +116,9 @@ def main() -> None:
     fit(learner, steps=arguments.steps, folder=arguments.out / "training", name="decoder")
     held_out = torch.from_numpy(FramePool(store, "held_out").spread(HELD_OUT_FRAMES))
     for name, tokenizer in ((f"{teacher.config.decoder} (before)", teacher), (arguments.decoder, learner.tokenizer)):
-        whole, detail = quality(tokenizer, held_out)
-        print(f"{name}: {whole:.2f} dB, {detail:.2f} dB where pixels stand out")
+        rebuilt = tokenizer.decode(tokenizer.encode(held_out))
+        whole, detail = reconstruction_psnr(to_model_range(rebuilt), to_model_range(held_out))
+        print(f"{name}: {whole:.2f} dB, {detail or math.nan:.2f} dB where pixels stand out")
     model.tokenizer = learner.tokenizer
     save_model(model, arguments.out / "world_model")
     print(arguments.out / "world_model")
@@ -131,14 +132,6 @@ def encoded(tokenizer: VitTokenizer, frames: np.ndarray[Any, np.dtype[np.uint8]]
         with autocast(torch.device("cpu"), dtype):
             latents[start : start + 256] = tokenizer.encode(torch.from_numpy(frames[start : start + 256]))
     return latents
-
-
-@torch.no_grad()
-def quality(tokenizer: VitTokenizer, frames: Tensor) -> tuple[float, float]:
-    """PSNR in dB of reconstructed frames (B, H, W, C): of all pixels, of those that stand out."""
-    real = to_model_range(frames)
-    squared = (to_model_range(tokenizer.decode(tokenizer.encode(frames))) - real).square().mean(-1)
-    return psnr(float(squared.mean())), psnr(float(squared[local_contrast(real) >= DETAIL_CONTRAST].mean()))
 
 
 def _arguments() -> argparse.Namespace:

@@ -181,6 +181,12 @@ def test_a_number_that_cannot_work(refused: Refused, tmp_path: Path, setting: st
     assert not (tmp_path / "run").exists()  # so that the mended command can start there
 
 
+@pytest.mark.parametrize("config", ["debug_mdn_rnn", "debug_video_gpt"])
+def test_only_what_denoises_is_distilled(refused: Refused, tmp_path: Path, config: str) -> None:
+    message = refused("run", config, "dynamics.distillation_steps=4", "--folder", tmp_path / "run")
+    assert "dynamics.distillation_steps=4: expected 0" in message
+
+
 @pytest.mark.parametrize("option", ["--steps=0", "--seed=-1", "--temperature=-1", "--temperature=nan", "--out=a.txt"])
 def test_a_dream_that_cannot_be(refused: Refused, model: Path, option: str) -> None:
     assert option.strip("-").partition("=")[0] in refused("dream", model, option)

@@ -25,15 +25,14 @@ from torch import Tensor
 
 from worldsim.data.actions import action_features
 from worldsim.device import autocast
-from worldsim.diffusion import sample
+from worldsim.diffusion import euler_step, sample
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit import DiT
-from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
+from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, at_temperature
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
 from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
 from worldsim.scripted_policies import draw, drawable
-from worldsim.start_contexts import StartContexts
 from worldsim.world_model import WorldModel, row_generator
 
 ROWS = 64
@@ -54,14 +53,12 @@ class DistillationLearner:
         *,
         steps: int,
         sampling_steps: int,
-        contexts: StartContexts | None = None,
         seed: int = 0,
     ) -> None:
-        """model: gives the dynamics to learn from, which stay as they are, and where dreams start.
+        """model: gives the dynamics to learn from, which stay as they are, and the contexts where dreams start.
 
-        steps: of the whole distillation. sampling_steps: of the network that learns, below `finest_steps`. contexts:
-        other moments to start from. Raises UserError for dynamics that do not denoise or a number of steps that does
-        not divide the finest.
+        steps: of the whole distillation. sampling_steps: of the network that learns, below `finest_steps`. Raises
+        UserError for dynamics that do not denoise or a number of steps that does not divide the finest.
         """
         teacher = model.dynamics
         if not isinstance(teacher, DiTDynamics):
@@ -73,7 +70,6 @@ class DistillationLearner:
             )
         self._spec, self._device, self._dtype = model.spec, model.device, model.dtype
         self._steps, self._jump = steps, finest // sampling_steps
-        self._contexts = model.start_contexts if contexts is None else contexts
         self._model = model
         self._teacher = teacher.undistilled().requires_grad_(False).eval()
         self._config = replace(teacher.config, sampling_steps=sampling_steps, distillation_steps=steps)
@@ -110,12 +106,10 @@ class DistillationLearner:
         finest = self._teacher.config.finest_steps
         with torch.no_grad():
             teacher = self._teacher.denoiser(self._state, actions)
-            start = noise[:, :1] * self._temperature.sqrt().reshape(-1, 1, 1, 1).to(self._device)
-            path = sample(teacher, start, finest).path
+            path = sample(teacher, at_temperature(noise[:, :1], self._temperature), finest).path
             dreamt = teacher.latents(path[-1])
             change = (dreamt - self._state.previous[:, None]).square().mean(-1)  # (B, 1, N)
-        config = self._teacher.config
-        weight = 1 + config.change_weight * (change / config.change_scale).clamp(0, 1)
+        weight = self._teacher.token_weight(change)
         weight = weight / weight.mean()
         learner = self._teacher.denoiser(self._state, actions, self.network)
         losses, errors = [], []
@@ -124,8 +118,8 @@ class DistillationLearner:
             step_size = torch.full_like(tau, self._jump / finest)
             with autocast(self._device, self._dtype):
                 clean = learner(path[index], tau, step_size)
-            share = (step_size / (1 - tau))[..., None, None]
-            error = (path[index] + share * (clean - path[index]) - path[index + self._jump]).square().mean(-1)
+            end = euler_step(path[index], clean, tau, step_size)
+            error = (end - path[index + self._jump]).square().mean(-1)
             losses.append((error * weight).mean())
             errors.append(error.mean().detach())
         loss = torch.stack(losses).mean()
@@ -165,9 +159,10 @@ class DistillationLearner:
         self._stickiness[rows] = self._random.uniform(*STICKINESS, size=len(rows))
         self._act(rows)
         self._temperature[rows] = torch.from_numpy(self._random.uniform(*TEMPERATURES, size=len(rows))).float()
-        index = torch.from_numpy(self._random.integers(len(self._contexts), size=len(rows)))
+        contexts = self._model.start_contexts
+        index = torch.from_numpy(self._random.integers(len(contexts), size=len(rows)))
         generators = [row_generator(int(seed)) for seed in self._random.integers(2**31, size=len(rows))]
-        begun = self._model.start_from(self._contexts.rows(index), generators).dynamics
+        begun = self._model.start_from(contexts.rows(index), generators).dynamics
         assert isinstance(begun, DiTState)
         return begun.clone()  # ordinary tensors, which a backward pass may keep
 

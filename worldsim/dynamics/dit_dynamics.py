@@ -58,6 +58,12 @@ def band(frames: int, window: int, device: torch.device) -> Tensor:
     return ((distance > 0) & (distance < window))[None]
 
 
+def at_temperature(noise: Tensor, temperature: float | Tensor) -> Tensor:
+    """Noise (B, T, N, D) whose variance is scaled, of all rows or of each (B,)."""
+    spread = torch.as_tensor(temperature, dtype=torch.float64).sqrt().float().reshape(-1, 1, 1, 1)
+    return noise * spread.to(noise.device)
+
+
 class DiTDynamics(Dynamics):
     """DiT, heads, loss and the three ways to go forward: start, step, observe."""
 
@@ -122,7 +128,7 @@ class DiTDynamics(Dynamics):
         clean = student(noisy, tau, step_size)
 
         change = (clip.latents - _shift(clip.latents)).square().mean(-1)  # (B, T, N)
-        token_weight = 1 + self.config.change_weight * (change / self.config.change_scale).clamp(0, 1)
+        token_weight = self.token_weight(change)
         # The first frame of a clip has no memory: nothing could predict it.
         known = clip.frame_valid & (torch.arange(frames, device=device) > 0)
         frame_weight = diffusion.ramp_weight(tau, self.config.finest_steps) * known
@@ -141,6 +147,10 @@ class DiTDynamics(Dynamics):
             "change": (change * known[..., None]).sum() / shared_count(known.sum() * change.shape[-1]),
         }
         return total, {name: value.detach() for name, value in parts.items()}
+
+    def token_weight(self, change: Tensor) -> Tensor:
+        """How much each token counts in a loss, of the mean squared change of its latents since the last frame."""
+        return 1 + self.config.change_weight * (change / self.config.change_scale).clamp(0, 1)
 
     @torch.no_grad()
     def termination_logits(self, clip: LatentClip, *, generator: torch.Generator) -> Tensor:
@@ -237,8 +247,7 @@ class DiTDynamics(Dynamics):
         """
         distilled = self.sampler is not None and sampling_steps == self.config.sampling_steps
         denoiser = self.denoiser(state, actions, self.sampler if distilled else None)
-        spread = torch.as_tensor(temperature, dtype=torch.float64).sqrt().float().reshape(-1, 1, 1, 1).to(noise.device)
-        drawn = diffusion.sample(denoiser, noise[:, :1] * spread, sampling_steps)
+        drawn = diffusion.sample(denoiser, at_temperature(noise[:, :1], temperature), sampling_steps)
         return self.advance(state, denoiser.latents(drawn.latents), actions, noise[:, 1:], drawn.movement[:, 0])
 
     def denoiser(self, state: DiTState, actions: Tensor, network: DiT | None = None) -> Denoiser:

@@ -71,7 +71,7 @@ class DynamicsLearner:
         if begin_with is None:
             self.model.scale.fit(some, config.context_noise)
         else:
-            self.model.load_state_dict(begin_with.undistilled().state_dict())
+            self.model.load_state_dict(begin_with.state_dict())
             self.model.scale.widen(some)
             if codes is not None:
                 self.model.follow_codes(codes)

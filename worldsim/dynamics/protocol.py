@@ -84,10 +84,6 @@ class Dynamics(nn.Module, ABC):
         self.belief_size = config.belief_size
         self.scale = LatentScale(tokens, channels)
 
-    def undistilled(self) -> Dynamics:
-        """As they were trained, without what was distilled from them."""
-        return self
-
     def follow_codes(self, codes: Tensor) -> None:
         """The tokens are these codes (K, D) from now on, raw latents: their tokenizer was refined."""
 

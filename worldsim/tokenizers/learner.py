@@ -22,7 +22,7 @@ from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.convolutional import ConvolutionalTokenizer, variational_loss
 from worldsim.tokenizers.frames import FramePool
-from worldsim.tokenizers.loss import local_contrast, psnr, reconstruction_loss
+from worldsim.tokenizers.loss import psnr, reconstruction_loss, reconstruction_psnr
 from worldsim.tokenizers.pixel_range import to_model_range, to_uint8
 from worldsim.tokenizers.vector_quantised import VqTokenizer, quantise
 from worldsim.tokenizers.vit import VitTokenizer
@@ -32,7 +32,6 @@ EVALUATE_EVERY = 200
 EVALUATION_FRAMES = 64
 PICTURE_FRAMES = 8
 PICTURE_SCALE = 2
-DETAIL_CONTRAST = 0.25  # pixels of at least this local contrast count as detail
 
 
 class TokenizerLearner:
@@ -111,12 +110,8 @@ class TokenizerLearner:
     def evaluate(self) -> dict[str, float]:
         """PSNR in dB over fixed held-out frames: of all pixels, and of pixels that stand out (small objects, edges)."""
         frames = to_model_range(self._held_out)
-        squared = (to_model_range(self._reconstruct(self._held_out)) - frames).square().mean(-1)  # (B, H, W)
-        metrics = {"held_out_psnr": psnr(float(squared.mean()))}
-        detail = local_contrast(frames) >= DETAIL_CONTRAST
-        if bool(detail.any()):
-            metrics["held_out_detail_psnr"] = psnr(float(squared[detail].mean()))
-        return metrics
+        whole, detail = reconstruction_psnr(to_model_range(self._reconstruct(self._held_out)), frames)
+        return {"held_out_psnr": whole} | ({} if detail is None else {"held_out_detail_psnr": detail})
 
     def images(self, step: int = 0) -> dict[str, NDArray[np.uint8]]:
         """{"reconstruction": uint8 (H', W', C)}: held-out originals above their reconstructions, enlarged."""

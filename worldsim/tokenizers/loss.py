@@ -15,6 +15,7 @@ from torch import Tensor
 from worldsim.tokenizers.pixel_range import MODEL_PEAK_TO_PEAK
 
 BLUR_PIXELS = 9
+DETAIL_CONTRAST = 0.25  # pixels of at least this local contrast count as detail
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,13 @@ def local_contrast(frames: Tensor) -> Tensor:
 def psnr(squared_error: float) -> float:
     """Peak signal-to-noise ratio in dB of a mean squared error in model range."""
     return float(10.0 * torch.log10(torch.tensor(MODEL_PEAK_TO_PEAK**2 / max(squared_error, 1e-12))))
+
+
+def reconstruction_psnr(reconstruction: Tensor, frames: Tensor) -> tuple[float, float | None]:
+    """PSNR in dB over frames (B, H, W, C) in [-1, 1]: of all pixels, and of those that stand out, None without any."""
+    squared = (reconstruction - frames).square().mean(-1)  # (B, H, W)
+    detail = local_contrast(frames) >= DETAIL_CONTRAST
+    return psnr(float(squared.mean())), psnr(float(squared[detail].mean())) if bool(detail.any()) else None
 
 
 @lru_cache(maxsize=16)

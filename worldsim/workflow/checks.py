@@ -160,6 +160,9 @@ def _check_fit(config: RunConfig) -> None:
     window = dynamics.window
     frames = config.dream.context_frames
     _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
+    if dynamics.kind != "dit":
+        distillation = dynamics.distillation_steps
+        _require("dynamics.distillation_steps", distillation, not distillation, "0: only dynamics.kind=dit denoises")
     if dynamics.kind == "mdn_rnn":
         optimizer = dynamics.optimizer
         _require("dynamics.optimizer", optimizer, optimizer == "adamw", "adamw: an mdn_rnn has no blocks for Muon")
