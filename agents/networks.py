@@ -19,6 +19,7 @@ INPUT_LIMIT = 5.0
 MIN_VARIANCE = 1e-4
 INITIAL_LOG_STD = -0.5
 PLACE_WIDTH, READER_WIDTH, READER_OUTPUT = 16, 128, 48  # of TokenReader
+PAST_WIDTH = 64  # what HistoryReader keeps of each frame before the newest
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,9 @@ class NetworkSpec:
     """All that is needed to build a policy again.
 
     observation_shape: of one row; (H, W, C) uint8 if `pixels`, else any shape of numbers (flattened).
-    layout: of a world model's features: "tokens", "channels", "belief" and "action"; a row holds latents and then their
-    changes, tokens x channels each, the belief, and the last action. None: numbers of which nothing is known.
+    layout: of a world model's features: "frames", "tokens", "channels", "belief" and "action"; a row holds latents and
+    then their changes, tokens x channels each, the belief, and the last action; before them stand, oldest first,
+    latents, changes and action of the other frames. None: numbers of which nothing is known.
     action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear,
     and sees latents and belief alone.
     reads: how many fixed random directions of the inputs the trunk sees; 0: the inputs themselves. deterministic: the
@@ -54,11 +56,14 @@ def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int
     actions = describe_action_space(envs.single_action_space)
     layout = getattr(envs, "feature_layout", None)
     shape, widths = tuple(int(n) for n in space.shape), tuple(int(n) for n in hidden)
-    if layout is not None and shape != (
-        2 * layout["tokens"] * layout["channels"] + layout["belief"] + layout["action"],
-    ):
+    if layout is not None and shape != (layout["frames"] * frame_size(layout) + layout["belief"],):
         raise UnusableSpaceError(f"The layout {layout} does not describe observations of shape {shape}.")
     return NetworkSpec(shape, pixels, actions, widths, layout=layout)
+
+
+def frame_size(layout: Mapping[str, int]) -> int:
+    """How many numbers of a world model's features are of one frame: latents, changes and action."""
+    return 2 * layout["tokens"] * layout["channels"] + layout["action"]
 
 
 class Inputs(nn.Module):
@@ -68,8 +73,8 @@ class Inputs(nn.Module):
     mean and variance of all observations that `observe` has seen, and limited to [-5, 5]. Without any they pass as
     they are. A nearly constant feature is divided by no less than 0.01: its noise must not become a signal that looks
     different in another environment. (Layer norm follows, so small observations lose nothing.)
-    Of a world model's features, a channel has one mean and variance for all tokens, so that the same thing looks the
-    same in every place, and the last action stays as it is.
+    Of a world model's features, a channel has one mean and variance for all tokens and frames, those of the newest, so
+    that the same thing looks the same in every place and at every time, and actions stay as they are.
     """
 
     mean: Tensor
@@ -117,13 +122,18 @@ class Inputs(nn.Module):
 
 def _pooled(variance: Tensor, mean: Tensor, layout: Mapping[str, int]) -> tuple[Tensor, Tensor]:
     """Moments (F,) of a world model's features with those of a channel joined over all tokens, actions left alone."""
-    tokens, channels = layout["tokens"], layout["channels"]
+    tokens, channels, action = layout["tokens"], layout["channels"], layout["action"]
     variance, mean = variance.clone(), mean.clone()
+    before = (layout["frames"] - 1) * frame_size(layout)
+    now_variance, now_mean = variance[before:], mean[before:]
     for part in (slice(0, tokens * channels), slice(tokens * channels, 2 * tokens * channels)):
-        means = mean[part].view(tokens, channels)
-        joined = variance[part].view(tokens, channels).mean(0) + means.var(0, correction=0)
-        variance[part], mean[part] = joined.repeat(tokens), means.mean(0).repeat(tokens)
-    variance[-layout["action"] :], mean[-layout["action"] :] = 1.0, 0.0
+        means = now_mean[part].view(tokens, channels)
+        joined = now_variance[part].view(tokens, channels).mean(0) + means.var(0, correction=0)
+        now_variance[part], now_mean[part] = joined.repeat(tokens), means.mean(0).repeat(tokens)
+    now_variance[-action:], now_mean[-action:] = 1.0, 0.0
+    for moment in (variance, mean):
+        latents_and_change = moment[before : before + 2 * tokens * channels]
+        moment[:before] = torch.cat([latents_and_change, moment[-action:]]).repeat(layout["frames"] - 1)
     return variance, mean
 
 
@@ -161,16 +171,18 @@ class LatentsAndBelief(nn.Module):
 
     def __init__(self, layout: Mapping[str, int]) -> None:
         super().__init__()
+        self.before = (layout["frames"] - 1) * frame_size(layout)
         self.latents, self.belief = layout["tokens"] * layout["channels"], layout["belief"]
         self.size = self.latents + self.belief
 
     def forward(self, features: Tensor) -> Tensor:
+        now = features[:, self.before :]
         after_change = 2 * self.latents
-        return torch.cat([features[:, : self.latents], features[:, after_change : after_change + self.belief]], dim=1)
+        return torch.cat([now[:, : self.latents], now[:, after_change : after_change + self.belief]], dim=1)
 
 
 class TokenReader(nn.Module):
-    """A world model's features, (B, F) with `layout`, to numbers (B, size).
+    """Latents, their changes and whatever else follows, (B, 2 N D + R), to numbers (B, N x READER_OUTPUT + R).
 
     One small network reads each token, its change and its place. What it learns of an object in one part of the picture
     holds in all others, where a network on flat features learns it for each place anew.
@@ -199,6 +211,36 @@ class TokenReader(nn.Module):
         return torch.cat([read.flatten(1), rest], dim=1)
 
 
+class HistoryReader(nn.Module):
+    """A world model's features of several frames, (B, F) with `layout`, to numbers (B, size).
+
+    All frames are read by one TokenReader. The newest is kept whole, of each one before only PAST_WIDTH numbers and the
+    action: what flew there, and how the player has moved since.
+    """
+
+    def __init__(self, layout: Mapping[str, int]) -> None:
+        super().__init__()
+        self.past, self.frame_size, self.action = layout["frames"] - 1, frame_size(layout), layout["action"]
+        self.now = TokenReader(layout)
+        frame_width = self.now.size - layout["belief"]
+        self.keep = nn.Sequential(nn.Linear(frame_width, PAST_WIDTH), nn.LayerNorm(PAST_WIDTH), nn.SiLU())
+        self.size = self.now.size + self.past * (PAST_WIDTH + self.action)
+
+    def forward(self, features: Tensor) -> Tensor:
+        past, now = features.tensor_split([self.past * self.frame_size], dim=1)
+        frames = past.reshape(-1, self.frame_size)
+        kept = torch.cat([self.keep(self.now(frames)), frames[:, -self.action :]], dim=1)
+        return torch.cat([kept.reshape(len(features), -1), self.now(now)], dim=1)
+
+
+def _feature_reader(spec: NetworkSpec) -> TokenReader | HistoryReader | LatentsAndBelief:
+    """What stands between a world model's features and the trunk's layers."""
+    assert spec.layout is not None
+    if not spec.hidden:
+        return LatentsAndBelief(spec.layout)
+    return TokenReader(spec.layout) if spec.layout["frames"] == 1 else HistoryReader(spec.layout)
+
+
 def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     """Network inputs to features (B, hidden[-1])."""
     layers: list[nn.Module] = []
@@ -206,7 +248,7 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
         encoder, size = _pixel_encoder(spec.observation_shape)
         layers += [encoder, nn.LayerNorm(size)]
     elif spec.layout is not None:
-        reader = TokenReader(spec.layout) if spec.hidden else LatentsAndBelief(spec.layout)
+        reader = _feature_reader(spec)
         layers, size = [reader], reader.size
     else:
         size = math.prod(spec.observation_shape)

@@ -129,7 +129,7 @@ def _spec(config: Mapping[str, Any]) -> NetworkSpec:
         tuple(spec["hidden"]),
         int(spec.get("reads", 0)),  # policies of before there were controllers or layouts have none of these
         bool(spec.get("deterministic", False)),
-        spec.get("layout"),
+        None if spec.get("layout") is None else {"frames": 1, **spec["layout"]},
     )
 
 

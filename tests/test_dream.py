@@ -14,10 +14,11 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
 
 from tests.worlds import ACTION_SPACES, tiny_world
-from worldsim.dream import OBSERVATIONS, DreamEnv, DreamVectorEnv
+from worldsim.dream import DreamEnv, DreamVectorEnv
 from worldsim.dynamics.build import DYNAMICS
 from worldsim.errors import UserError
 from worldsim.model_folder import save_model
+from worldsim.observations import OBSERVATIONS
 
 
 @pytest.fixture(scope="module", params=list(DYNAMICS))

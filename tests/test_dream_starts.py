@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from tests.worlds import ACTION_SPACES, tiny_world
-from worldsim.dream import DreamEnv, DreamVectorEnv, observe_state
+from worldsim.dream import DreamEnv, DreamVectorEnv
 from worldsim.errors import UserError
+from worldsim.observations import observe_state
 from worldsim.world_model import WorldModel, row_generator
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gymnasium as gym
 import numpy as np
@@ -13,70 +13,17 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 from torch import Tensor
 
-from worldsim.data.actions import action_feature_count
 from worldsim.device import choose_device, choose_precision
 from worldsim.dream_starts import read_options
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model
+from worldsim.observations import feature_layout, observation_space, observed
 from worldsim.rendering import to_rgb
 from worldsim.start_contexts import StartContexts
 from worldsim.window import Window
 from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator, without_draws
 
-Observation = Literal["pixels", "latent", "belief", "features"]
-OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features")
 RENDER_MODES = ["human", "rgb_array"]
-
-
-def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
-    """Space of a row: pixels uint8 (H, W, C), or flat float32: latent (N D), belief (Z), features (2 N D + Z + A).
-
-    Features are the latents, what they differ by from those of the frame before, the belief, and the last action: one
-    frame does not tell what moves where.
-    """
-    low, high = (bound.flatten().cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
-    ones = np.ones(model.belief_size, np.float32)
-    if observation == "pixels":
-        return gym.spaces.Box(0, 255, model.spec.frame_shape, np.uint8)
-    if observation == "latent":
-        return gym.spaces.Box(low, high, dtype=np.float32)
-    if observation == "belief":
-        return gym.spaces.Box(-ones, ones, dtype=np.float32)
-    if observation == "features":
-        action = np.ones(action_feature_count(model.spec), np.float32)
-        lowest = np.concatenate([low, low - high, -ones, -action])
-        return gym.spaces.Box(lowest, np.concatenate([high, high - low, ones, action]), dtype=np.float32)
-    raise UserError(f"observation={observation!r} is unknown: choose one of {', '.join(OBSERVATIONS)}")
-
-
-def feature_layout(model: WorldModel) -> dict[str, int]:
-    """What the numbers of "features" are, in their order: twice "tokens" x "channels", then "belief" and "action"."""
-    tokens, channels = model.latent_shape
-    action = action_feature_count(model.spec)
-    return {"tokens": tokens, "channels": channels, "belief": model.belief_size, "action": action}
-
-
-def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
-    """What a row shows of a world state, (B, ...) as `observation_space` says, on the model's device.
-
-    An ordinary tensor of its own, whatever becomes of the state.
-    """
-    if observation == "pixels":
-        return model.decode(state.latents).clone()
-    if observation == "belief":
-        return state.belief.clone()
-    scale = model.dynamics.scale
-    latents = scale.clamp(state.latents).flatten(1)  # (B, N D)
-    if observation == "latent":
-        return latents.clone()
-    span = scale.high - scale.low
-    change = state.change.clamp(-span, span).flatten(1)
-    return torch.cat([latents, change, state.belief, state.action], dim=1)
-
-
-def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
-    """The same as an array."""
-    return observed(model, state, observation).cpu().numpy()
 
 
 class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):

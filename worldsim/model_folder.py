@@ -80,6 +80,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
                 "tokenizer": asdict(model.tokenizer.config),
                 "dynamics": asdict(model.dynamics.config),
                 "temperature": model.temperature,
+                "feature_frames": model.feature_frames,
                 "uncertainty_quantiles": {f"{level:g}": value for level, value in model.uncertainty_quantiles.items()},
                 "training": model.training,
             },
@@ -97,6 +98,7 @@ def load_model(
         tokenizer_config = from_dict(TokenizerConfig, config["tokenizer"], f"{folder}/config.json")
         dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
         temperature = float(config.get("temperature", 1.0))
+        feature_frames = int(config.get("feature_frames", 1))
         quantiles = {float(level): float(value) for level, value in config.get("uncertainty_quantiles", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
@@ -121,6 +123,7 @@ def load_model(
         device=device,
         dtype=dtype,
         temperature=temperature,
+        feature_frames=feature_frames,
         uncertainty_quantiles=quantiles,
         training=config.get("training", {}),
     )

@@ -16,8 +16,8 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
-from worldsim.dream import feature_layout, observation_space, observe_state
 from worldsim.errors import UserError
+from worldsim.observations import feature_layout, observation_space, observe_state
 from worldsim.world_model import WorldModel, WorldState, row_generator, without_draws
 
 Seeds = int | list[int | None] | None

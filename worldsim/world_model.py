@@ -40,19 +40,27 @@ class WorldState:
     """Everything a batch of dreams goes on from; what goes on from it consumes it, so `clone` first to branch.
 
     latents: unit-scale (B, N, D), the current frame. change: (B, N, D), what they differ by from the frame before, 0 at
-    the first. action: (B, A), features of the action that led here, 0 at the first frame. generators: one per row.
+    the first. action: (B, A), features of the action that led here, 0 at the first frame. past: (B, F - 1, 2 N D + A),
+    latents, change and action of the frames before, oldest first and 0 where there was none, F being the model's
+    `feature_frames`. generators: one per row.
     """
 
     dynamics: DynamicsState
     latents: Tensor
     change: Tensor
     action: Tensor
+    past: Tensor
     generators: tuple[torch.Generator, ...]
 
     @property
     def belief(self) -> Tensor:
         """(B, belief_size)."""
         return self.dynamics.belief
+
+    @property
+    def shown(self) -> Tensor:
+        """Latents, change and action side by side, (B, 2 N D + A)."""
+        return torch.cat([self.latents.flatten(1), self.change.flatten(1), self.action], dim=1)
 
     def with_generators(self, generators: Sequence[torch.Generator]) -> WorldState:
         """The same state, which goes on drawing from other generators (B)."""
@@ -61,13 +69,13 @@ class WorldState:
     def clone(self) -> WorldState:
         """A copy that shares nothing with the original, random generators included."""
         generators = tuple(_copied(generator) for generator in self.generators)
-        shown = (self.latents.clone(), self.change.clone(), self.action.clone())
+        shown = (self.latents.clone(), self.change.clone(), self.action.clone(), self.past.clone())
         return WorldState(self.dynamics.clone(), *shown, generators)
 
     def select_rows(self, rows: Tensor) -> WorldState:
         """A copy of some rows (R,), indices; it goes on drawing from their generators."""
         generators = tuple(self.generators[row] for row in rows.tolist())
-        shown = (self.latents[rows], self.change[rows], self.action[rows])
+        shown = (self.latents[rows], self.change[rows], self.action[rows], self.past[rows])
         return WorldState(self.dynamics.select_rows(rows), *shown, generators)
 
 
@@ -84,12 +92,14 @@ class WorldModel:
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
         temperature: float = 1.0,
+        feature_frames: int = 1,
         uncertainty_quantiles: Mapping[float, float] | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:
         """Takes over both networks and casts them to `dtype`.
 
-        temperature: of its dreams unless a caller asks for another. uncertainty_quantiles: what share of steps from
+        temperature: of its dreams unless a caller asks for another. feature_frames: how many frames back, the current
+        one included, the observation "features" shows. uncertainty_quantiles: what share of steps from
         real moments is no more uncertain than what (see `worldsim.evaluation.uncertainty`). training: figures for the
         model card.
         """
@@ -101,6 +111,7 @@ class WorldModel:
             _cast_weights(network, dtype)
         self.start_contexts = start_contexts
         self.temperature = temperature
+        self.feature_frames = feature_frames
         self.uncertainty_quantiles = dict(uncertainty_quantiles or {})
         self.training = training or {}
 
@@ -158,11 +169,14 @@ class WorldModel:
         noise = self._draw(generators, frames)
         latents = latents.to(self.device)
         state = self.dynamics.start(latents, features, has_action, present.to(self.device), noise)
-        current = latents[:, -1].float()
-        change = torch.zeros_like(current)
-        if frames > 1:
-            change = (current - latents[:, -2].float()) * has_action[:, -1, None, None]
-        return WorldState(state, current, change, features[:, -1], tuple(generators))
+        latents = latents.float()
+        change = torch.zeros_like(latents)
+        change[:, 1:] = (latents[:, 1:] - latents[:, :-1]) * has_action[:, 1:, None, None]
+        shown = torch.cat([latents.flatten(2), change.flatten(2), features], dim=2) * present.to(self.device)[..., None]
+        past = shown.new_zeros(batch, self.feature_frames - 1, shown.shape[2])
+        kept = min(frames, self.feature_frames) - 1
+        past[:, self.feature_frames - 1 - kept :] = shown[:, frames - 1 - kept : frames - 1]
+        return WorldState(state, latents[:, -1], change[:, -1], features[:, -1], past, tuple(generators))
 
     def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
         """State after the given contexts (B,), a row each."""
@@ -217,9 +231,10 @@ class WorldModel:
     def replace_rows(self, state: WorldState, rows: Tensor, fresh: WorldState) -> WorldState:
         """`state`, consumed, with `rows` (R,) replaced by those of `fresh` (R); it keeps its generators."""
         latents, change, action = state.latents.clone(), state.change.clone(), state.action.clone()
-        latents[rows], change[rows], action[rows] = fresh.latents, fresh.change, fresh.action
+        past = state.past.clone()
+        latents[rows], change[rows], action[rows], past[rows] = fresh.latents, fresh.change, fresh.action, fresh.past
         dynamics = self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics)
-        return WorldState(dynamics, latents, change, action, state.generators)
+        return WorldState(dynamics, latents, change, action, past, state.generators)
 
     def _draw(self, generators: Sequence[torch.Generator], frames: int) -> Tensor:
         """Unit normal noise (B, frames, N, D), each row from its own generator."""
@@ -231,8 +246,9 @@ def _advanced(
     state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
 ) -> tuple[WorldState, DreamStep]:
     """The state one frame after `state`, and what that step shows. action: (B, A) features."""
+    past = torch.cat([state.past, state.shown[:, None]], dim=1)[:, 1:]
     change = outcome.latents - state.latents
-    after = replace(state, dynamics=dynamics, latents=outcome.latents, change=change, action=action)
+    after = replace(state, dynamics=dynamics, latents=outcome.latents, change=change, action=action, past=past)
     return after, DreamStep(**vars(outcome))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,13 +13,17 @@ from tests.worlds import tiny_world
 from worldsim.agents.errors import UnusableSpaceError
 from worldsim.agents.networks import Inputs, NetworkSpec, PolicyNetwork, TokenReader, network_spec
 from worldsim.agents.values import ValueNetwork
-from worldsim.dream import DreamVectorEnv, feature_layout
+from worldsim.dream import DreamVectorEnv
+from worldsim.observations import feature_layout
 
 FLAT = NetworkSpec((6,), False, {"type": "discrete", "n": 3, "start": 0}, (16, 16))
 PIXELS = NetworkSpec((64, 48, 3), True, {"type": "box", "shape": [2], "low": [-1, -1], "high": [1, 1]}, (16,))
 
-LAYOUT = {"tokens": 3, "channels": 2, "belief": 4, "action": 3}
+LAYOUT = {"frames": 1, "tokens": 3, "channels": 2, "belief": 4, "action": 3}
 TOLD = NetworkSpec((2 * 6 + 4 + 3,), False, {"type": "discrete", "n": 3, "start": 0}, (16,), layout=LAYOUT)
+
+# Two frames of 15 numbers before the newest.
+REMEMBERING = NetworkSpec((3 * 15 + 4,), False, TOLD.action_space, (16,), layout={**LAYOUT, "frames": 3})
 
 
 def test_input_statistics_are_those_of_all_observations() -> None:
@@ -106,6 +111,40 @@ def test_what_is_read_of_a_token_does_not_depend_on_where_it_is_but_for_its_plac
     read, moved_read = reader(features), reader(torch.cat([moved, features[:, 12:]], 1))
     torch.testing.assert_close(moved_read[:, :-7], read[:, :-7].reshape(5, 3, -1)[:, order].flatten(1))
     torch.testing.assert_close(moved_read[:, -7:], features[:, 12:])
+
+
+def test_all_frames_have_the_statistics_of_the_newest_and_actions_stay_as_they_are() -> None:
+    inputs = Inputs(REMEMBERING)
+    observations = torch.randn(90, 49, generator=torch.Generator().manual_seed(0)) * 3 + 7
+    observations[:, 30:] += 5  # the newest frame and the belief
+    inputs.observe(observations)
+    newest = slice(30, 42)
+    for moment in (inputs.mean, inputs.variance):
+        for first in (0, 15):
+            torch.testing.assert_close(moment[first : first + 12], moment[newest])
+    torch.testing.assert_close(inputs.mean[30:36].view(3, 2)[0], observations[:, 30:36].reshape(-1, 2).mean(0))
+    for first in (12, 27, 46):
+        torch.testing.assert_close(
+            inputs(observations)[:, first : first + 3], observations[:, first : first + 3].clamp(max=5)
+        )
+
+
+def test_what_was_seen_earlier_changes_what_a_policy_does_and_when_it_was_seen_too() -> None:
+    policy = PolicyNetwork(REMEMBERING, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(policy.head.weight, generator=torch.Generator().manual_seed(1))
+    features = torch.randn(1, 49, generator=torch.Generator().manual_seed(2))
+    swapped = torch.cat([features[:, 15:30], features[:, :15], features[:, 30:]], 1)
+    plain = policy(features).log_probs
+    assert not torch.allclose(policy(swapped).log_probs, plain, atol=1e-3)
+    assert not torch.allclose(
+        policy(torch.cat([features[:, :30] * 0, features[:, 30:]], 1)).log_probs, plain, atol=1e-3
+    )
+
+
+def test_a_controller_sees_the_newest_frame_and_the_belief() -> None:
+    trunk = PolicyNetwork(replace(REMEMBERING, hidden=())).trunk
+    features = torch.arange(49.0)[None]
+    assert trunk(features)[0].tolist() == [*range(30, 36), *range(42, 46)]
 
 
 def test_a_new_policy_repeats_the_last_action_as_often_as_asked() -> None:

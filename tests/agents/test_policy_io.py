@@ -42,7 +42,7 @@ def test_round_trip(policy: PolicyNetwork, tmp_path: Path) -> None:
 
 
 def test_what_is_known_of_the_observations_is_kept(tmp_path: Path) -> None:
-    layout = {"tokens": 2, "channels": 3, "belief": 4, "action": 2}
+    layout = {"frames": 1, "tokens": 2, "channels": 3, "belief": 4, "action": 2}
     told = NetworkSpec((18,), False, {"type": "discrete", "n": 2, "start": 0}, (8,), layout=layout)
     network = PolicyNetwork(told, torch.Generator().manual_seed(0))
     network.persist(0.8)

@@ -18,8 +18,9 @@ from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.rollout import Envs, EpisodeStatistics, Rollout, play_rollout
 from worldsim.config import load_config
 from worldsim.data.store import EpisodeStore
-from worldsim.dream import DreamVectorEnv, feature_layout
+from worldsim.dream import DreamVectorEnv
 from worldsim.model_folder import load_model
+from worldsim.observations import feature_layout
 from worldsim.observed import ObservedVectorEnv
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.run import run

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
-from worldsim.dream import observe_state
 from worldsim.evaluation.panel import Think, Thoughts, beside_panel, draw_panel, panel_height
 from worldsim.evaluation.stretches import decode, draw_stretches, dream_along, start_dreams
+from worldsim.observations import observe_state
 from worldsim.rendering import Frames, enlarged, heat, labelled, side_by_side, tiled
 from worldsim.scripted_policies import StickyRandom, UniformRandom
 from worldsim.world_model import WorldModel, WorldState, row_generator

@@ -58,6 +58,7 @@ AT_LEAST: dict[str, float] = {
     "dream.num_envs": 1,
     "dream.max_episode_steps": 1,
     "dream.context_frames": 1,
+    "dream.feature_frames": 1,
     "dream.temperature": 0,
     "evaluate.episodes": 1,
     "evaluate.seed": 0,
@@ -160,6 +161,9 @@ def _check_fit(config: RunConfig) -> None:
     window = dynamics.window
     frames = config.dream.context_frames
     _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
+    shown = config.dream.feature_frames
+    expected = f"at most dream.context_frames, which is {frames}: dreams begin with the past that their context holds"
+    _require("dream.feature_frames", shown, shown <= frames, expected)
     if dynamics.kind != "dit":
         distillation = dynamics.distillation_steps
         _require("dynamics.distillation_steps", distillation, not distillation, "0: only dynamics.kind=dit denoises")

@@ -16,10 +16,10 @@ from worldsim.agents.actions import Categorical, MultiCategorical
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policies import NetworkPolicy
 from worldsim.agents.policy_io import load_policy, load_value, read_policy_config
-from worldsim.dream import observation_space, observe_state
 from worldsim.errors import UserError
 from worldsim.evaluation.panel import Think, Thoughts
 from worldsim.model_folder import load_model
+from worldsim.observations import observation_space, observe_state
 from worldsim.rollouts import Action
 from worldsim.scripted_policies import StickyRandom
 from worldsim.world_model import WorldModel, WorldState, row_generator

@@ -331,6 +331,7 @@ def save_world_model(
         dynamics,
         contexts,
         temperature=dreaming.temperature,
+        feature_frames=config.dream.feature_frames,
         uncertainty_quantiles=measure_uncertainty(dreaming, store).quantiles,
         training=training,
     )

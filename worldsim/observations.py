@@ -1,0 +1,84 @@
+"""What an env shows of a world state: pixels, latents, the belief, or all that a policy may want."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from worldsim.data.actions import action_feature_count
+from worldsim.errors import UserError
+from worldsim.world_model import WorldModel, WorldState
+
+Observation = Literal["pixels", "latent", "belief", "features"]
+OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features")
+
+
+def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
+    """Space of a row: pixels uint8 (H, W, C), or flat float32: latent (N D), belief (Z), features, see below.
+
+    Features are the latents, what they differ by from those of the frame before, the belief, and the last action,
+    2 N D + Z + A: one frame does not tell what moves where. With `model.feature_frames` above 1 the latents, changes
+    and actions of the frames before stand in front, 2 N D + A each, oldest first and 0 where there was none: what has
+    left the picture is there still.
+    """
+    low, high = (bound.flatten().cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
+    ones = np.ones(model.belief_size, np.float32)
+    if observation == "pixels":
+        return gym.spaces.Box(0, 255, model.spec.frame_shape, np.uint8)
+    if observation == "latent":
+        return gym.spaces.Box(low, high, dtype=np.float32)
+    if observation == "belief":
+        return gym.spaces.Box(-ones, ones, dtype=np.float32)
+    if observation == "features":
+        lowest, highest = (bound.cpu().numpy() for bound in _shown_bounds(model))
+        changes, past = 2 * len(low), model.feature_frames - 1  # the belief stands between changes and action
+        return gym.spaces.Box(
+            np.concatenate([np.tile(lowest, past), lowest[:changes], -ones, lowest[changes:]]),
+            np.concatenate([np.tile(highest, past), highest[:changes], ones, highest[changes:]]),
+            dtype=np.float32,
+        )
+    raise UserError(f"observation={observation!r} is unknown: choose one of {', '.join(OBSERVATIONS)}")
+
+
+def feature_layout(model: WorldModel) -> dict[str, int]:
+    """What the numbers of "features" are: of the last of "frames" frames twice "tokens" x "channels", then "belief" and
+    "action"; before that, of each other frame, the same without the belief.
+    """
+    tokens, channels = model.latent_shape
+    action = action_feature_count(model.spec)
+    sizes = {"tokens": tokens, "channels": channels, "belief": model.belief_size, "action": action}
+    return {"frames": model.feature_frames, **sizes}
+
+
+def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
+    """What a row shows of a world state, (B, ...) as `observation_space` says, on the model's device.
+
+    An ordinary tensor of its own, whatever becomes of the state.
+    """
+    if observation == "pixels":
+        return model.decode(state.latents).clone()
+    if observation == "belief":
+        return state.belief.clone()
+    if observation == "latent":
+        return model.dynamics.scale.clamp(state.latents).flatten(1).clone()
+    lowest, highest = _shown_bounds(model)
+    now = state.shown.clamp(lowest, highest)  # (B, 2 N D + A)
+    latents_and_change, action = now.tensor_split([-state.action.shape[1]], dim=1)
+    return torch.cat([state.past.clamp(lowest, highest).flatten(1), latents_and_change, state.belief, action], dim=1)
+
+
+def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
+    """The same as an array."""
+    return observed(model, state, observation).cpu().numpy()
+
+
+def _shown_bounds(model: WorldModel) -> tuple[Tensor, Tensor]:
+    """Least and largest values of a frame's latents, change and action, (2 N D + A,) each."""
+    low, high = model.dynamics.scale.low.flatten(), model.dynamics.scale.high.flatten()
+    action = low.new_ones(action_feature_count(model.spec))
+    return torch.cat([low, low - high, -action]), torch.cat([high, high - low, action])
