@@ -95,8 +95,8 @@ class EnvSpec:
 class Episode:
     """T steps and the T + 1 frames around them: `actions[t]` leads from frame t to frame t + 1.
 
-    `tics` counts the steps of the underlying environment (T times the frame skip, or fewer), `round` the rounds of
-    collection from 0, `split` is "train" or "held_out".
+    `tics` counts the steps of the underlying environment (T times the frame skip, or fewer; 0 for a copy, which nobody
+    played), `round` the rounds of collection from 0, `split` is "train" or "held_out".
     """
 
     frames: NDArray[np.uint8]  # (T+1, H, W, C), 0 to 255
@@ -134,7 +134,7 @@ class Episode:
             raise ValueError("an episode goes on after a step that ended it; store two episodes")
         if self.split not in SPLITS:
             raise ValueError(f"episode split {self.split!r}: expected one of {SPLITS}")
-        if self.tics < steps:
+        if self.tics and self.tics < steps:
             raise ValueError(f"episode tics: {self.tics} environment steps cannot make {steps} steps")
 
 

@@ -112,6 +112,10 @@ class EpisodeStore:
         """Steps of the underlying environment in all episodes: what a budget counts."""
         return sum(entry.tics for entry in self.entries)
 
+    def total_steps(self) -> int:
+        """Steps in all episodes that were played, without those of copies."""
+        return sum(entry.frames - 1 for entry in self.entries if entry.tics)
+
     def __getitem__(self, i: int) -> Episode:
         shard, k = self._where[i]
         self._verify(i)

@@ -110,6 +110,14 @@ def check_environment(config: RunConfig, spec: EnvSpec) -> None:
             f"{spec.id} has no limit of steps, so dreams of it might never end: set env.max_episode_tics, such as 1000"
         )
     build_tokenizer(config.tokenizer, spec.frame_shape)  # refuses sizes that do not divide
+    mirror = config.collect.mirror_actions
+    if mirror:
+        count = spec.action_space["n"] if spec.action_space["type"] == "discrete" else 0
+        twice = [mirror[other] for other in mirror] if sorted(mirror) == list(range(count)) else []
+        expected = f"the {count} actions in another order, of which each pair is exchanged"
+        if not count:
+            expected = f"no copies in a mirror, because {spec.id} has no discrete actions"
+        _require("collect.mirror_actions", mirror, twice == list(range(count)) and count > 0, expected)
 
 
 def check_processes(config: RunConfig, processes: int) -> None:

@@ -22,6 +22,9 @@ class CollectConfig:
     reset_options: dict[str, float] = field(default_factory=dict)
     policy_noise: float = 0.1  # later rounds: share of steps with a sticky random action instead of the policy's
     held_out_fraction: float = 0.1  # of episodes, never trained on
+    # Where the env looks alike in a mirror: for each action the one that it becomes there, as [0, 2, 1] for none, right
+    # and left. Training episodes then count twice; the copies cost no tics. Empty: no copies.
+    mirror_actions: list[int] = field(default_factory=list)
     compression: str = "none"  # "none" or "zstd"
 
 

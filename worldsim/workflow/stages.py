@@ -19,6 +19,7 @@ from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained
 from worldsim.data.import_episodes import has_real_env
 from worldsim.data.latents import LatentCache, encode_store
+from worldsim.data.mirror import mirror_round
 from worldsim.data.store import EpisodeStore
 from worldsim.distillation import DistillationLearner
 from worldsim.dream import DreamVectorEnv
@@ -99,9 +100,18 @@ def collect_episodes(
     """
     if source is not None and round_number == 0:
         distributed.on_rank_0(lambda: take_episodes(source, run, config.collect.compression))
-        return _checked(EpisodeStore.open(run / "episodes"), config)
+        return _checked(_seen(config, run, round_number), config)
     distributed.on_rank_0(lambda: play_round(config, run, spec, round_number, machine.dtype))
-    return _checked(EpisodeStore.open(run / "episodes").through_round(round_number), config)
+    return _checked(_seen(config, run, round_number), config)
+
+
+def _seen(config: RunConfig, run: Path, round_number: int) -> EpisodeStore:
+    """The episodes up to a round, with their mirrored copies if the config asks for them."""
+    store = EpisodeStore.open(run / "episodes").through_round(round_number)
+    if config.collect.mirror_actions:
+        distributed.on_rank_0(lambda: mirror_round(store, round_number, config.collect.mirror_actions, progress=True))
+        store.refresh()
+    return store
 
 
 def play_round(
@@ -308,7 +318,7 @@ def save_world_model(
     )
     training = {
         "real tics": store.total_tics(),
-        "real steps": int(store.lengths.sum()),
+        "real steps": store.total_steps(),
         "episodes": len(store),
         "rounds": round_number + 1,
         "seed": config.seed,
