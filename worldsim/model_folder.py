@@ -2,6 +2,7 @@
 
 FOLDER/config.json            format version, environment, settings of tokenizer and dynamics, training figures
 FOLDER/tokenizer.safetensors  FOLDER/dynamics.safetensors  FOLDER/start_contexts.safetensors
+FOLDER/endings.safetensors    where a network of its own foresees endings
 FOLDER/README.md              the model card
 FOLDER/policy/                optional: a policy trained in this dream
 """
@@ -24,6 +25,7 @@ from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained, write_json, write_whole
 from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
+from worldsim.endings import EndingConfig, EndingReader
 from worldsim.errors import UserError
 from worldsim.quantization import dequantize, quantize
 from worldsim.start_contexts import StartContexts
@@ -68,6 +70,9 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
         (folder / "config.json").unlink(missing_ok=True)  # of an older model, which is whole no more
         _save_tensors(pack(model.tokenizer), folder / "tokenizer.safetensors")
         _save_tensors(pack(model.dynamics), folder / "dynamics.safetensors")
+        (folder / "endings.safetensors").unlink(missing_ok=True)
+        if model.endings is not None:
+            _save_tensors(pack(model.endings), folder / "endings.safetensors")
         _save_tensors(model.start_contexts.tensors(), folder / "start_contexts.safetensors")
         write_whole(folder / "README.md", _model_card(model).encode())
         write_json(
@@ -79,6 +84,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
                 "env": model.spec.to_dict(),
                 "tokenizer": asdict(model.tokenizer.config),
                 "dynamics": asdict(model.dynamics.config),
+                "endings": None if model.endings is None else asdict(model.endings.config),
                 "temperature": model.temperature,
                 "feature_frames": model.feature_frames,
                 "uncertainty_quantiles": {f"{level:g}": value for level, value in model.uncertainty_quantiles.items()},
@@ -99,6 +105,9 @@ def load_model(
         dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
         temperature = float(config.get("temperature", 1.0))
         feature_frames = int(config.get("feature_frames", 1))
+        ending_config = None
+        if config.get("endings") is not None:
+            ending_config = from_dict(EndingConfig, config["endings"], f"{folder}/config.json")
         quantiles = {float(level): float(value) for level, value in config.get("uncertainty_quantiles", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
@@ -107,7 +116,12 @@ def load_model(
     dynamics = build_dynamics(
         dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec), code_vectors(tokenizer)
     )
-    for name, module in (("tokenizer", tokenizer), ("dynamics", dynamics)):
+    endings = None
+    networks: list[tuple[str, nn.Module]] = [("tokenizer", tokenizer), ("dynamics", dynamics)]
+    if ending_config is not None:
+        endings = EndingReader(ending_config, tokens, channels, action_feature_count(spec))
+        networks.append(("endings", endings))
+    for name, module in networks:
         path = folder / f"{name}.safetensors"
         try:
             module.load_state_dict(dequantize(_load_tensors(path)))
@@ -124,6 +138,7 @@ def load_model(
         dtype=dtype,
         temperature=temperature,
         feature_frames=feature_frames,
+        endings=endings,
         uncertainty_quantiles=quantiles,
         training=config.get("training", {}),
     )

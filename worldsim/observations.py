@@ -69,7 +69,8 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
     lowest, highest = _shown_bounds(model)
     now = state.shown.clamp(lowest, highest)  # (B, 2 N D + A)
     latents_and_change, action = now.tensor_split([-state.action.shape[1]], dim=1)
-    return torch.cat([state.past.clamp(lowest, highest).flatten(1), latents_and_change, state.belief, action], dim=1)
+    shown = state.past[:, state.past.shape[1] - (model.feature_frames - 1) :]  # the model may remember more
+    return torch.cat([shown.clamp(lowest, highest).flatten(1), latents_and_change, state.belief, action], dim=1)
 
 
 def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:

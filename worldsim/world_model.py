@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
 from worldsim.dynamics.protocol import Dynamics, DynamicsState, Outcome
+from worldsim.endings import EndingReader
 from worldsim.errors import UserError
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import AnyTokenizer
@@ -42,7 +43,7 @@ class WorldState:
     latents: unit-scale (B, N, D), the current frame. change: (B, N, D), what they differ by from the frame before, 0 at
     the first. action: (B, A), features of the action that led here, 0 at the first frame. past: (B, F - 1, 2 N D + A),
     latents, change and action of the frames before, oldest first and 0 where there was none, F being the model's
-    `feature_frames`. generators: one per row.
+    `remembered_frames`. generators: one per row.
     """
 
     dynamics: DynamicsState
@@ -93,15 +94,16 @@ class WorldModel:
         dtype: torch.dtype = torch.float32,
         temperature: float = 1.0,
         feature_frames: int = 1,
+        endings: EndingReader | None = None,
         uncertainty_quantiles: Mapping[float, float] | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:
         """Takes over both networks and casts them to `dtype`.
 
         temperature: of its dreams unless a caller asks for another. feature_frames: how many frames back, the current
-        one included, the observation "features" shows. uncertainty_quantiles: what share of steps from
-        real moments is no more uncertain than what (see `worldsim.evaluation.uncertainty`). training: figures for the
-        model card.
+        one included, the observation "features" shows. endings: foresees them in place of the dynamics' head.
+        uncertainty_quantiles: what share of steps from real moments is no more uncertain than what (see
+        `worldsim.evaluation.uncertainty`). training: figures for the model card.
         """
         self.spec = spec
         self.device, self.dtype = torch.device(device), dtype
@@ -112,6 +114,7 @@ class WorldModel:
         self.start_contexts = start_contexts
         self.temperature = temperature
         self.feature_frames = feature_frames
+        self.endings = None if endings is None else endings.to(self.device).requires_grad_(False).eval()
         self.uncertainty_quantiles = dict(uncertainty_quantiles or {})
         self.training = training or {}
 
@@ -124,6 +127,11 @@ class WorldModel:
     def belief_size(self) -> int:
         """Width of the belief vector."""
         return self.dynamics.belief_size
+
+    @property
+    def remembered_frames(self) -> int:
+        """How many frames a state keeps as they were, the current one included: as many as somebody reads."""
+        return max(self.feature_frames, 1 if self.endings is None else self.endings.frames)
 
     def uncertainty_quantile(self, quantile: float) -> float:
         """The uncertainty that this share of steps from real moments does not pass. UserError if it is not known."""
@@ -173,9 +181,9 @@ class WorldModel:
         change = torch.zeros_like(latents)
         change[:, 1:] = (latents[:, 1:] - latents[:, :-1]) * has_action[:, 1:, None, None]
         shown = torch.cat([latents.flatten(2), change.flatten(2), features], dim=2) * present.to(self.device)[..., None]
-        past = shown.new_zeros(batch, self.feature_frames - 1, shown.shape[2])
-        kept = min(frames, self.feature_frames) - 1
-        past[:, self.feature_frames - 1 - kept :] = shown[:, frames - 1 - kept : frames - 1]
+        slots, kept = self.remembered_frames - 1, min(frames, self.remembered_frames) - 1
+        past = shown.new_zeros(batch, slots, shown.shape[2])
+        past[:, slots - kept :] = shown[:, frames - 1 - kept : frames - 1]
         return WorldState(state, latents[:, -1], change[:, -1], features[:, -1], past, tuple(generators))
 
     def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
@@ -210,7 +218,7 @@ class WorldModel:
         features = action_features(self.spec, actions.to(self.device))
         steps = sampling_steps or self.dynamics.config.sampling_steps
         dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, variance)
-        return _advanced(state, dynamics, outcome, features)
+        return self._advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()
     def observe(self, state: WorldState, frames: Tensor, actions: Tensor) -> tuple[WorldState, DreamStep]:
@@ -218,7 +226,7 @@ class WorldModel:
         noise = self._draw(state.generators, 2)
         features = action_features(self.spec, actions.to(self.device))
         dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
-        return _advanced(state, dynamics, outcome, features)
+        return self._advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()
     def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:
@@ -236,20 +244,24 @@ class WorldModel:
         dynamics = self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics)
         return WorldState(dynamics, latents, change, action, past, state.generators)
 
+    def _advanced(
+        self, state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
+    ) -> tuple[WorldState, DreamStep]:
+        """The state one frame after `state`, and what that step shows. action: (B, A) features."""
+        frames = torch.cat([state.past, state.shown[:, None]], dim=1)
+        if self.endings is not None:
+            logits = self.endings(frames[:, -self.endings.frames :], action)
+            outcome = replace(outcome, termination_probability=logits.sigmoid())
+        change = outcome.latents - state.latents
+        after = replace(
+            state, dynamics=dynamics, latents=outcome.latents, change=change, action=action, past=frames[:, 1:]
+        )
+        return after, DreamStep(**vars(outcome))
+
     def _draw(self, generators: Sequence[torch.Generator], frames: int) -> Tensor:
         """Unit normal noise (B, frames, N, D), each row from its own generator."""
         shape = (frames, *self.latent_shape)
         return torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(self.device)
-
-
-def _advanced(
-    state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
-) -> tuple[WorldState, DreamStep]:
-    """The state one frame after `state`, and what that step shows. action: (B, A) features."""
-    past = torch.cat([state.past, state.shown[:, None]], dim=1)[:, 1:]
-    change = outcome.latents - state.latents
-    after = replace(state, dynamics=dynamics, latents=outcome.latents, change=change, action=action, past=past)
-    return after, DreamStep(**vars(outcome))
 
 
 def row_generator(seed: int) -> torch.Generator:

@@ -55,6 +55,11 @@ AT_LEAST: dict[str, float] = {
     "dynamics.weight_decay": 0,
     "dynamics.warmup_steps": 0,
     "dynamics.reward_bins": 2,
+    "endings.steps": 0,
+    "endings.frames": 1,
+    "endings.batch_size": 1,
+    "endings.weight_decay": 0,
+    "endings.warmup_steps": 0,
     "dream.num_envs": 1,
     "dream.max_episode_steps": 1,
     "dream.context_frames": 1,
@@ -66,7 +71,13 @@ AT_LEAST: dict[str, float] = {
     "evaluate.dream_episodes": 1,
     "evaluate.workers": 1,
 }
-ABOVE_ZERO = ("tokenizer.learning_rate", "tokenizer.gradient_clip", "dynamics.learning_rate", "dynamics.change_scale")
+ABOVE_ZERO = (
+    "tokenizer.learning_rate",
+    "tokenizer.gradient_clip",
+    "dynamics.learning_rate",
+    "dynamics.change_scale",
+    "endings.learning_rate",
+)
 SHARES = (  # from 0 to 1
     "collect.policy_noise",
     "tokenizer.mask_max",
@@ -77,6 +88,8 @@ SHARES = (  # from 0 to 1
     "dynamics.self_context_fraction",
     "dynamics.ema_decay",
     "dynamics.ending_fraction",
+    "endings.ending_fraction",
+    "endings.dropout",
 )
 
 
@@ -169,9 +182,9 @@ def _check_fit(config: RunConfig) -> None:
     window = dynamics.window
     frames = config.dream.context_frames
     _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
-    shown = config.dream.feature_frames
     expected = f"at most dream.context_frames, which is {frames}: dreams begin with the past that their context holds"
-    _require("dream.feature_frames", shown, shown <= frames, expected)
+    for name in ("dream.feature_frames", *(["endings.frames"] if config.endings.steps else [])):
+        _require(name, _value(config, name), _value(config, name) <= frames, expected)
     if dynamics.kind != "dit":
         distillation = dynamics.distillation_steps
         _require("dynamics.distillation_steps", distillation, not distillation, "0: only dynamics.kind=dit denoises")

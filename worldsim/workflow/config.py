@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from worldsim.agents.config import AgentConfig
 from worldsim.dynamics.config import DynamicsConfig
+from worldsim.endings import EndingConfig
 from worldsim.envs.config import EnvConfig
 from worldsim.tokenizers.config import TokenizerConfig
 
@@ -67,6 +68,7 @@ class RunConfig:
     collect: CollectConfig = field(default_factory=CollectConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
+    endings: EndingConfig = field(default_factory=EndingConfig)
     dream: DreamConfig = field(default_factory=DreamConfig)
     agent_updates: list[int] = field(default_factory=lambda: [150])  # or generations of CMA-ES; one number per round
     agent: AgentConfig = field(default_factory=AgentConfig)

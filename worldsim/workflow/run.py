@@ -91,15 +91,18 @@ def _walk(
             latents = stages.encode_episodes(store, tokenizer, machine)
         with measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
-        dynamics = learner.average
+        dynamics, endings = learner.average, None
+        if config.endings.steps:
+            with measure(f"round {number}: endings"):
+                foresee = partial(stages.train_endings, config, folder, number, store, latents, dynamics, machine)
+                endings = distributed.on_rank_0(foresee)
         if stages.is_distilled(config, number):
             with measure(f"round {number}: distillation"):
                 distil = partial(stages.distil, config, folder, number, store, latents, tokenizer, dynamics, machine)
                 dynamics = distributed.on_rank_0(distil) or dynamics
         with measure(f"round {number}: world model"):
-            save = partial(
-                stages.save_world_model, config, folder, number, store, latents, tokenizer, learner, dynamics, machine
-            )
+            parts = (tokenizer, learner, dynamics, endings, machine)
+            save = partial(stages.save_world_model, config, folder, number, store, latents, *parts)
             distributed.on_rank_0(save)
         if source is not None and not has_real_env(spec):
             say(describe_end(spec, stages.round_folders(folder, number).world_model))

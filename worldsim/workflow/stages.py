@@ -25,6 +25,7 @@ from worldsim.distillation import DistillationLearner
 from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.dynamics.protocol import Dynamics
+from worldsim.endings import EndingLearner, EndingReader
 from worldsim.errors import UserError
 from worldsim.evaluation.board import log_videos
 from worldsim.evaluation.temperature import calibrate_temperature
@@ -59,6 +60,7 @@ class RoundFolders:
 
     tokenizer: Path
     dynamics: Path
+    endings: Path
     distillation: Path
     world_model: Path
     agent: Path
@@ -71,6 +73,7 @@ def round_folders(run: Path, round_number: int) -> RoundFolders:
     return RoundFolders(
         tokenizer=base / "tokenizer",
         dynamics=base / "dynamics",
+        endings=base / "endings",
         distillation=base / "distillation",
         world_model=base / "world_model",
         agent=base / "agent",
@@ -250,6 +253,29 @@ def train_dynamics(
     return learner
 
 
+def train_endings(
+    config: RunConfig,
+    run: Path,
+    round_number: int,
+    store: EpisodeStore,
+    latents: LatentCache,
+    dynamics: Dynamics,
+    machine: Machine,
+) -> EndingReader:
+    """The network that foresees endings, trained anew on the episodes there are by now."""
+    seed = config.seed + 1000 * round_number
+    learner = EndingLearner(config.endings, store, latents, dynamics.scale, machine.device, seed)
+    fit(
+        learner,
+        steps=config.endings.steps,
+        folder=round_folders(run, round_number).endings,
+        name=f"endings, round {round_number}",
+        checkpoint_seconds=config.checkpoint_seconds,
+        seed=seed,
+    )
+    return learner.reader
+
+
 def is_distilled(config: RunConfig, round_number: int) -> bool:
     """Whether `distil` has work in a round: the last one's alone, since one agent's training does not earn it back."""
     return bool(config.dynamics.distillation_steps) and round_number == config.rounds - 1
@@ -299,6 +325,7 @@ def save_world_model(
     tokenizer: AnyTokenizer,
     learner: DynamicsLearner,
     dynamics: Dynamics,
+    endings: EndingReader | None,
     machine: Machine,
 ) -> Path:
     """Everything needed to dream, in one folder; returns it. A whole folder with these weights is left as it is.
@@ -328,7 +355,9 @@ def save_world_model(
     }
     # Copies: a world model casts its networks to the precision in which it dreams.
     networks = copy.deepcopy((tokenizer, dynamics))
-    dreaming = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
+    dreaming = WorldModel(
+        store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype, endings=copy.deepcopy(endings)
+    )
     dreaming.temperature = config.dream.temperature
     if config.dream.calibrate_temperature:
         found = calibrate_temperature(dreaming, store)
@@ -342,6 +371,7 @@ def save_world_model(
         contexts,
         temperature=dreaming.temperature,
         feature_frames=config.dream.feature_frames,
+        endings=endings,
         uncertainty_quantiles=measure_uncertainty(dreaming, store).quantiles,
         training=training,
     )

@@ -1,0 +1,275 @@
+"""A network of its own that foresees endings from the last frames.
+
+The dynamics' head reads them from the belief, which holds what the next frame needs. But what ends an episode may have
+left the picture, and a belief that learns of it from some hundred endings alone does not keep it (benchmarks/LOG.md).
+So a small network may read the last frames themselves: all tokens of all frames alike, so that what it learns of an
+object in one place holds in all others. It learns from real episodes after the dynamics, in minutes, and replaces the
+head's probability of an ending wherever the world model tells one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldsim.data.actions import action_feature_count, action_features
+from worldsim.data.latents import LatentCache
+from worldsim.data.store import EpisodeStore
+from worldsim.dynamics.calibration import fit_logits
+from worldsim.dynamics.scale import LatentScale
+from worldsim.optimization import warmup_cosine
+
+PLACE_WIDTH, TOKEN_WIDTH, TOKEN_OUTPUT, FRAME_OUTPUT, WIDTH = 16, 128, 48, 64, 256
+INPUT_LIMIT, LEAST_DEVIATION = 5.0, 0.01
+GRADIENT_CLIP = 1.0
+HELD_OUT_EVERY, HELD_OUT_BATCH = 250, 512
+
+
+@dataclass
+class EndingConfig:
+    """The network that foresees endings, and how it is trained.
+
+    steps: of training; 0: there is none, and the dynamics' head foresees them. frames: how many it reads, the newest
+    included. batch_size: steps of episodes in each of its training steps. ending_fraction: how many of them end an
+    episode; the loss takes their true share. dropout: before each of its last layers, much, since endings are few.
+    """
+
+    steps: int = 0
+    frames: int = 8
+    batch_size: int = 256
+    ending_fraction: float = 0.125
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    dropout: float = 0.75
+
+
+class EndingReader(nn.Module):
+    """The last frames and an action to the logit of an ending at the step that it makes."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, config: EndingConfig, tokens: int, channels: int, action_size: int) -> None:
+        super().__init__()
+        self.config, self.frames = config, config.frames
+        self.tokens, self.channels, self.action_size = tokens, channels, action_size
+        # Of a token's latents and their change, (2 D,), the same for all tokens.
+        self.register_buffer("mean", torch.zeros(2 * channels))
+        self.register_buffer("deviation", torch.ones(2 * channels))
+        self.place = nn.Parameter(torch.zeros(tokens, PLACE_WIDTH))
+        self.read_token = nn.Sequential(
+            nn.Linear(2 * channels + PLACE_WIDTH, TOKEN_WIDTH),
+            nn.LayerNorm(TOKEN_WIDTH),
+            nn.SiLU(),
+            nn.Linear(TOKEN_WIDTH, TOKEN_OUTPUT),
+            nn.SiLU(),
+        )
+        frame_size = tokens * TOKEN_OUTPUT + action_size
+        self.keep = nn.Sequential(nn.Linear(frame_size, FRAME_OUTPUT), nn.LayerNorm(FRAME_OUTPUT), nn.SiLU())
+        size = frame_size + (self.frames - 1) * (FRAME_OUTPUT + action_size) + action_size
+        self.judge = nn.Sequential(
+            nn.Sequential(nn.Dropout(config.dropout), nn.Linear(size, WIDTH), nn.LayerNorm(WIDTH), nn.SiLU()),
+            nn.Sequential(nn.Dropout(config.dropout), nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.SiLU()),
+            nn.Dropout(config.dropout),
+        )
+        self.logit = nn.Linear(WIDTH, 1)
+        nn.init.normal_(self.place, std=0.5)
+        nn.init.zeros_(self.logit.weight)
+
+    def forward(self, shown: Tensor, action: Tensor) -> Tensor:
+        """Logits (B,).
+
+        shown: (B, frames, 2 N D + A), of each of the last frames latents at unit scale, changes and the action that led
+        there, oldest first and 0 where there was none, as `WorldState.shown`. action: (B, A), features of the one taken
+        now.
+        """
+        inside = (shown != 0).any(-1, keepdim=True)
+        latents_and_change, actions = shown.tensor_split([-self.action_size], dim=-1)
+        numbers = latents_and_change.unflatten(-1, (2, self.tokens, self.channels)).transpose(-3, -2)  # (B, K, N, 2, D)
+        scaled = (numbers.flatten(-2) - self.mean) / self.deviation
+        scaled = scaled.clamp(-INPUT_LIMIT, INPUT_LIMIT) * inside[..., None]
+        place = self.place.expand(*scaled.shape[:-1], PLACE_WIDTH)
+        read = self.read_token(torch.cat([scaled, place], dim=-1)).flatten(-2)  # (B, K, N x TOKEN_OUTPUT)
+        frames = torch.cat([read, actions], dim=-1)
+        kept = torch.cat([self.keep(frames[:, :-1]), actions[:, :-1]], dim=-1).flatten(1)
+        logits: Tensor = self.logit(self.judge(torch.cat([kept, frames[:, -1], action], dim=-1)))[:, 0]
+        return logits
+
+    @torch.no_grad()
+    def rescale(self, scale: float, shift: float) -> None:
+        """From now on the logit is scale * logit + shift."""
+        self.logit.weight.mul_(scale)
+        self.logit.bias.mul_(scale).add_(shift)
+
+
+class EndingLearner:
+    """A `worldsim.training.Learner`; `reader` is the result, calibrated on held-out episodes when the training ends."""
+
+    def __init__(
+        self,
+        config: EndingConfig,
+        store: EpisodeStore,
+        latents: LatentCache,
+        scale: LatentScale,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+    ) -> None:
+        """scale: of the dynamics whose dreams the reader is to read."""
+        self.config, self.device = config, torch.device(device)
+        tokens, channels = latents[0].shape[1:]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.reader = EndingReader(config, tokens, channels, action_feature_count(store.spec)).to(self.device)
+        held_out = store.indices("held_out")
+        self._train = _Steps(store, latents, scale, store.indices("train"))
+        self._held_out = _Steps(store, latents, scale, held_out) if len(held_out) else None
+        self._random = np.random.default_rng(seed)
+        self._optimizer = torch.optim.AdamW(
+            self.reader.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        )
+        mean, deviation = self._train.moments(self._random)
+        self.reader.mean.copy_(mean)
+        self.reader.deviation.copy_(deviation)
+        rate = float(self._train.terminated.mean())
+        nn.init.constant_(self.reader.logit.bias, float(np.log(max(rate, 1e-6) / max(1 - rate, 1e-6))))
+        self.step = 0
+
+    def update(self) -> dict[str, float]:
+        """One optimizer step.
+
+        Returns loss, learning_rate and grad_norm; now and then, and after the last, also held_out_loss and that of a
+        constant, held_out_constant; after the last also scale and shift of the logits, as they were fitted.
+        """
+        learning_rate = self.config.learning_rate * warmup_cosine(
+            self.step, self.config.warmup_steps, self.config.steps
+        )
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate
+        self._optimizer.zero_grad(set_to_none=True)
+        chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
+        shown, action, ended = self._train.read(chosen, self.config.frames)
+        logits = self.reader.train()(shown.to(self.device), action.to(self.device))
+        losses = F.binary_cross_entropy_with_logits(logits, ended.to(self.device), reduction="none")
+        loss = (losses * torch.from_numpy(weight).to(self.device)).mean()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.reader.parameters(), GRADIENT_CLIP)
+        self._optimizer.step()
+        self.reader.eval()
+        self.step += 1
+        metrics = {"loss": float(loss.detach()), "learning_rate": learning_rate, "grad_norm": float(norm)}
+        if self.step == self.config.steps:
+            metrics |= self._calibrate()
+        if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
+            metrics |= self.evaluate()
+        return metrics
+
+    def evaluate(self) -> dict[str, float]:
+        """Cross-entropy on all held-out steps in nats, and that of a constant there; nothing without such episodes."""
+        if self._held_out is None:
+            return {}
+        logits, ended = self._on_held_out(self._held_out)
+        rate = ended.mean()
+        constant = F.binary_cross_entropy(rate.expand_as(ended), ended)
+        loss = F.binary_cross_entropy_with_logits(logits, ended)
+        return {"held_out_loss": float(loss), "held_out_constant": float(constant)}
+
+    def _calibrate(self) -> dict[str, float]:
+        if self._held_out is None:
+            return {}
+        logits, ended = self._on_held_out(self._held_out)
+        scale, shift = fit_logits(logits, ended.bool(), torch.ones_like(logits))
+        self.reader.rescale(scale, shift)
+        return {"scale": scale, "shift": shift}
+
+    @torch.no_grad()
+    def _on_held_out(self, steps: _Steps) -> tuple[Tensor, Tensor]:
+        """Logits and endings of all its steps, (S,) each."""
+        logits, ended = [], []
+        for chosen in np.array_split(np.arange(len(steps)), -(-len(steps) // HELD_OUT_BATCH)):
+            shown, action, happened = steps.read(chosen, self.config.frames)
+            logits.append(self.reader(shown.to(self.device), action.to(self.device)).float().cpu())
+            ended.append(happened)
+        return torch.cat(logits), torch.cat(ended)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a bitwise resume needs, but for torch's own generator, which dropout draws from."""
+        return {
+            "step": self.step,
+            "reader": self.reader.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "random": self._random.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        self.reader.load_state_dict(state["reader"])
+        self.reader.eval()
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._random.bit_generator.state = state["random"]
+        self.step = int(state["step"])
+
+
+class _Steps:
+    """All steps of some episodes: what was shown before each, the action, and whether it ended the episode."""
+
+    def __init__(
+        self, store: EpisodeStore, latents: LatentCache, scale: LatentScale, episodes: NDArray[np.int64]
+    ) -> None:
+        self._scale = scale
+        records = [store.steps(int(i)) for i in episodes]
+        lengths = np.array([len(one) for one in records])
+        self._position = np.concatenate([np.arange(length) for length in lengths])  # of the frame before the step
+        # The frame that a step led to is not read: it may be blank, and tells what is to be foreseen.
+        frames = [latents[int(i)][:length] for i, length in zip(episodes, lengths, strict=True)]
+        self._latents = torch.from_numpy(np.concatenate(frames))  # (S, N, D), as the tokenizer gives them
+        actions = np.concatenate([one["action"] for one in records])
+        self._actions = action_features(store.spec, torch.from_numpy(np.ascontiguousarray(actions)))  # (S, A)
+        self.terminated = np.concatenate([one["terminated"] for one in records])
+        self._ending, self._going = np.flatnonzero(self.terminated), np.flatnonzero(~self.terminated)
+
+    def __len__(self) -> int:
+        return len(self.terminated)
+
+    def draw(
+        self, count: int, ending_fraction: float, random: np.random.Generator
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Steps (count,), and the weights that undo the taste for endings. All alike where no episode ended."""
+        endings = round(count * ending_fraction) if len(self._ending) and len(self._going) else 0
+        if not endings:
+            return random.integers(len(self), size=count), np.ones(count, np.float32)
+        parts = ((self._ending, endings), (self._going, count - endings))
+        chosen = np.concatenate([of[random.integers(len(of), size=drawn)] for of, drawn in parts])
+        weights = [np.full(drawn, len(of) / len(self) * count / drawn, np.float32) for of, drawn in parts]
+        return chosen, np.concatenate(weights)
+
+    def read(self, chosen: NDArray[np.int64], frames: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of some steps (B,) the last frames before them, (B, frames, 2 N D + A) as EndingReader reads them, the action
+        (B, A), and whether they ended the episode, (B,) float.
+        """
+        back = np.arange(-frames, 1)  # one frame more than is shown, for its change
+        index = torch.from_numpy(np.maximum(chosen[:, None] + back, 0))
+        there = torch.from_numpy(self._position[chosen][:, None] + back >= 0)  # (B, frames + 1)
+        latents = self._scale.to_unit(self._latents[index].float()) * there[..., None, None]
+        change = (latents[:, 1:] - latents[:, :-1]) * there[:, :-1, None, None]
+        led = self._actions[index[:, :-1]] * there[:, :-1, None]  # the action of the step before each frame
+        shown = torch.cat([latents[:, 1:].flatten(2), change.flatten(2), led], dim=2) * there[:, 1:, None]
+        return shown, self._actions[torch.from_numpy(chosen)], torch.from_numpy(self.terminated[chosen]).float()
+
+    def moments(self, random: np.random.Generator, count: int = 4096) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of latents and changes, (2 D,) each, over tokens and some steps."""
+        chosen = random.integers(len(self), size=min(count, len(self)))
+        shown, _, _ = self.read(chosen, 1)
+        tokens, channels = self._latents.shape[1:]
+        numbers = (
+            shown[:, 0, : 2 * tokens * channels].unflatten(1, (2, tokens, channels)).transpose(0, 1)
+        )  # (2, B, N, D)
+        deviation, mean = torch.std_mean(numbers.flatten(1, 2), dim=1, correction=0)
+        return mean.flatten(), deviation.flatten().clamp_min(LEAST_DEVIATION)
