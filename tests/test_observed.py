@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
@@ -100,3 +101,23 @@ def test_another_env_is_refused() -> None:
     grey: Any = gym.wrappers.GrayscaleObservation(NoiseEnv(model), keep_dim=True)
     with pytest.raises(UserError, match="frames are"):
         ObservedEnv(grey, model)
+
+
+def test_a_copy_of_its_state_can_be_dreamt_on_and_leaves_it_alone() -> None:
+    model = tiny_world()
+    rows, others = (rows_of(model, 3, AutoresetMode.SAME_STEP) for _ in range(2))
+    for env in (rows, others):
+        with pytest.raises(gym.error.ResetNeeded):
+            env.state()
+        env.reset(seed=4)
+    actions = np.array([0, 1, 2])
+    for _ in range(4):
+        state, step = model.step(rows.state(), torch.from_numpy(actions))
+        assert step.latents.shape == state.latents.shape
+        shown, _, _, _, infos = rows.step(actions)
+        again, *_ = others.step(actions)
+        np.testing.assert_array_equal(shown, again)
+        foreseen = infos["foreseen_termination"]
+        assert foreseen.shape == (3,)
+        # An ending is foreseen from the past alone: the same for the dreamt and for the real frame.
+        np.testing.assert_allclose(foreseen, step.termination_probability.numpy(), atol=1e-5)

@@ -28,8 +28,9 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
 
     env: any of Gymnasium's vector envs, in any autoreset mode, over envs made by `worldsim.envs.make` with the model's
     settings; it is closed with this one. observation: "latent", "belief" or "features". Where a row ends
-    with SAME_STEP, `infos["final_obs"]` holds its last observation as it does in a dream. Raises UserError if the env's
-    spaces are not the model's.
+    with SAME_STEP, `infos["final_obs"]` holds its last observation as it does in a dream.
+    `infos["foreseen_termination"]`, float32 (num_envs,), is what the model said of the step before it was made; it has
+    another name than a dream's, since here the episode knows. Raises UserError if the env's spaces are not the model's.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
                 last[row] = infos["final_obs"][row]
         flat = torch.as_tensor(np.asarray(actions).reshape(self.num_envs, *self.model.spec.action_shape))
         with without_draws([self._generators[row] for row in np.flatnonzero(begun)]):
-            self._state, _ = self.model.observe(self._state, torch.from_numpy(last), flat)
+            self._state, step = self.model.observe(self._state, torch.from_numpy(last), flat)
+        infos["foreseen_termination"] = step.termination_probability.float().cpu().numpy()
         if begun.any():
             self._begin(frames, np.flatnonzero(begun))
         observations = self._observe()
@@ -98,6 +100,12 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
             observations = self._observe()
         self._ended = ended
         return observations, rewards, terminated, truncated, infos
+
+    def state(self) -> WorldState:
+        """A copy of the world state of all rows, to dream on from; with random generators of its own."""
+        if self._state is None:
+            raise gym.error.ResetNeeded("call reset() before state()")
+        return self._state.clone()
 
     def _begin(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> None:
         generators = [self._generators[row] for row in rows]
