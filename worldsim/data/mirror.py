@@ -19,9 +19,7 @@ def mirror_round(store: EpisodeStore, round_number: int, actions: Sequence[int],
     are of reality alone. actions: for each action the one that a mirror makes of it.
     """
     entries = store.entries
-    played = [
-        i for i, entry in enumerate(entries) if entry.round == round_number and entry.tics and entry.split == "train"
-    ]
+    played = [i for i in store.played().tolist() if entries[i].round == round_number and entries[i].split == "train"]
     with store.writer(f"round{round_number:02d}-mirrored") as writer:
         todo = played[len(writer.entries) :]
         for i in tqdm(todo, desc=f"mirror round {round_number}", unit="episode", disable=not progress):

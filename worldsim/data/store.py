@@ -108,13 +108,17 @@ class EpisodeStore:
         """The episodes of a split, "train" or "held_out"."""
         return np.flatnonzero(np.array(self.splits, np.str_) == split).astype(np.int64)
 
+    def played(self) -> NDArray[np.int64]:
+        """The episodes that were played, without copies (`worldsim.data.mirror`)."""
+        return np.flatnonzero([entry.tics > 0 for entry in self.entries]).astype(np.int64)
+
     def total_tics(self) -> int:
         """Steps of the underlying environment in all episodes: what a budget counts."""
         return sum(entry.tics for entry in self.entries)
 
     def total_steps(self) -> int:
         """Steps in all episodes that were played, without those of copies."""
-        return sum(entry.frames - 1 for entry in self.entries if entry.tics)
+        return int(self.lengths[self.played()].sum())
 
     def __getitem__(self, i: int) -> Episode:
         shard, k = self._where[i]

@@ -59,7 +59,8 @@ def record_truth(
     unrepeated, frames = 0, 0
     env = make_env()
     try:
-        for episode in np.random.default_rng(seed).permutation(store.indices(split)).tolist():
+        episodes = np.intersect1d(store.indices(split), store.played())  # copies cannot be played again
+        for episode in np.random.default_rng(seed).permutation(episodes).tolist():
             if frames >= max_frames:
                 break
             states = _replay(env, read_state, store, episode)

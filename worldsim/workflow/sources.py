@@ -35,18 +35,20 @@ def open_source(config: RunConfig) -> EpisodeStore | None:
 
 
 def take_episodes(source: EpisodeStore, run: Path, compression: str) -> EpisodeStore:
-    """Copies the episodes into the run, as those of round 0; goes on where it was interrupted.
+    """Copies the episodes that were played into the run, as those of round 0; goes on where it was interrupted.
 
-    Raises UserError if the run holds other episodes than `source` does.
+    Their copies in a mirror stay behind: the run makes its own where it is asked to. Raises UserError if the run holds
+    other episodes than `source` does.
     """
     store = open_or_create(run / "episodes", source.spec, compression)
     with store.writer(SHARD) as writer:
-        taken = len(writer.entries)
-        same = taken <= len(source) and all(map(_same_steps, writer.entries, source.entries))
+        taken, played = len(writer.entries), source.played().tolist()
+        entries = source.entries
+        same = taken <= len(played) and all(map(_same_steps, writer.entries, (entries[i] for i in played)))
         if not same:
             raise UserError(f"{run / 'episodes'} holds other episodes than {source.folder}: use another --folder")
-        todo = range(taken, len(source))
-        for i in tqdm(todo, desc="copy episodes", unit="episode", initial=taken, total=len(source)):
+        todo = played[taken:]
+        for i in tqdm(todo, desc="copy episodes", unit="episode", initial=taken, total=len(played)):
             writer.append(replace(source[i], round=0))
     store.refresh()
     return store
