@@ -28,10 +28,9 @@ from tqdm import tqdm
 
 from worldsim import envs
 from worldsim.agents.networks import PolicyNetwork
-from worldsim.agents.policy_io import load_policy
 from worldsim.observations import observe_state
 from worldsim.observed import ObservedVectorEnv
-from worldsim.workflow.policies import act_in_dream, is_greedy
+from worldsim.workflow.policies import act_in_dream, is_greedy, load_fitting_policy
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel, WorldState, row_generator
@@ -61,7 +60,7 @@ def main() -> None:
     folder = model_folder(arguments.model)
     model = load_here(folder)
     policy_folder = arguments.policy or folder / "policy"
-    network, greedy = load_policy(policy_folder, model.device), is_greedy(policy_folder)
+    network, greedy = load_fitting_policy(policy_folder, model), is_greedy(policy_folder)
     make_env = partial(envs.make, env_config(model.spec, folder))
     real = SyncVectorEnv([make_env] * arguments.rows, autoreset_mode=AutoresetMode.SAME_STEP)
     if arguments.temperature is not None:
@@ -78,7 +77,7 @@ def main() -> None:
 
 
 def play(
-    envs: ObservedVectorEnv,
+    rows: ObservedVectorEnv,
     model: WorldModel,
     network: PolicyNetwork,
     greedy: bool,
@@ -89,7 +88,7 @@ def play(
     """
     oldest = AGES[-1][1]
     act = act_in_dream(network, arguments.seed, greedy)
-    observations, _ = envs.reset(seed=arguments.seed)
+    observations, _ = rows.reset(seed=arguments.seed)
     ended: list[NDArray[np.bool_]] = []
     said: list[NDArray[Any]] = []
     began: list[int] = []
@@ -97,8 +96,8 @@ def play(
     for t in tqdm(range(arguments.steps), desc="real steps", unit="step"):
         if t % arguments.every == 0 and t + oldest <= arguments.steps:
             began.append(t)
-            dreamt.append(dream_on(model, envs.state(), act, oldest, seed=arguments.seed + 1000 * t))
-        observations, _, terminated, truncated, infos = envs.step(act(observations))
+            dreamt.append(dream_on(model, rows.state(), act, oldest, seed=arguments.seed + 1000 * t))
+        observations, _, terminated, truncated, infos = rows.step(act(observations))
         ended.append(terminated | truncated)
         said.append(infos["foreseen_termination"])
     return np.array(ended), np.array(said), np.array(began), np.array(dreamt)

@@ -123,10 +123,11 @@ class Planner:
 
 def play(knows: str, seeds: range) -> list[float]:
     """The planner's return in each episode."""
-    env = envs.make(EnvConfig(id="VizdoomTakeCover-v1", frame_skip=TICS, max_episode_tics=2100))
+    config = EnvConfig(id="VizdoomTakeCover-v1", frame_skip=TICS, max_episode_tics=2100)
+    env = envs.make(config)
     game = env.get_wrapper_attr("game")
     game.set_objects_info_enabled(True)
-    planner = Planner(game, envs.describe(env, EnvConfig(id="VizdoomTakeCover-v1"))["action_meanings"], knows)
+    planner = Planner(game, envs.describe(env, config)["action_meanings"], knows)
     scores = []
     for seed in tqdm(seeds, desc=knows, unit="episode"):
         env.reset(seed=seed)
@@ -151,7 +152,7 @@ def main() -> None:
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     scores = {knows: play(knows, seeds) for knows in arguments.knows or KNOWLEDGE}
     for knows, returns in scores.items():
-        low, high = bootstrap_interval(np.array(returns))
+        low, high = bootstrap_interval(returns)
         capped = np.mean(np.array(returns) >= 2096)
         print(f"{knows:12} {np.mean(returns):6.0f}   95 % {low:.0f} to {high:.0f}   reach the cap: {capped:.0%}")
     if arguments.out is not None:

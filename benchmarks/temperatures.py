@@ -74,6 +74,11 @@ def main() -> None:
 def train(config: RunConfig, folder: Path, temperature: float, agent: int, arguments: argparse.Namespace) -> None:
     """One agent, judged on its way; what an earlier call has judged is not judged again."""
     out = arguments.out / f"temperature-{temperature:g}-agent-{agent}"
+    every = arguments.judge_every or arguments.updates
+    stages = sorted({*range(every, arguments.updates, every), arguments.updates})
+    todo = [updates for updates in stages if not (out / f"judged-{updates}.json").exists()]
+    if not todo:
+        return
     model = load_here(folder)
     rows = DreamVectorEnv(
         model,
@@ -84,17 +89,13 @@ def train(config: RunConfig, folder: Path, temperature: float, agent: int, argum
     )
     learner = build_learner(config.agent, rows, seed=agent)
     greedy = config.evaluate.greedy or config.agent.kind == "cma_es"
-    every = arguments.judge_every or arguments.updates
-    for updates in sorted({*range(every, arguments.updates, every), arguments.updates}):
-        path = out / f"judged-{updates}.json"
-        if path.exists():
-            continue
+    for updates in todo:
         name = f"temperature {temperature:g}, agent {agent}"
         fit(learner, steps=updates, folder=out, name=name, log_every=1, seed=agent)
         policy = out / f"policy-{updates}"
         save_policy(learner.policy, policy, notes={"env": model.spec.id, "greedy": greedy}, value=learner.value)
         dream, real = judge(model, folder, policy, learner.policy, temperature, greedy, arguments)
-        write_json(path, {"dream": dream.to_dict(), "real": real.to_dict()})
+        write_json(out / f"judged-{updates}.json", {"dream": dream.to_dict(), "real": real.to_dict()})
 
 
 def judge(

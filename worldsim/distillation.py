@@ -31,7 +31,7 @@ from worldsim.dynamics.dit import DiT
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, at_temperature
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
-from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
+from worldsim.optimization import OPTIMIZERS, average_weights, set_learning_rate, warmup_cosine
 from worldsim.scripted_policies import draw, drawable
 from worldsim.world_model import WorldModel, row_generator
 
@@ -96,9 +96,8 @@ class DistillationLearner:
         a mean square of 1.
         """
         learning_rate = LEARNING_RATE * warmup_cosine(self.step, WARMUP_STEPS, self._steps)
+        set_learning_rate(self._optimizers, learning_rate)
         for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
         self._act(np.flatnonzero(self._random.random(ROWS) >= self._stickiness))
         actions = action_features(self._spec, torch.from_numpy(self._actions.copy()).to(self._device))

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
-from worldsim.dynamics.calibration import fit_logits
+from worldsim.dynamics.calibration import fit_logits, rescale_logits
 from worldsim.dynamics.scale import LatentScale
-from worldsim.optimization import warmup_cosine
+from worldsim.optimization import set_learning_rate, warmup_cosine
 
 PLACE_WIDTH, TOKEN_WIDTH, TOKEN_OUTPUT, FRAME_OUTPUT, WIDTH = 16, 128, 48, 64, 256
 INPUT_LIMIT, LEAST_DEVIATION = 5.0, 0.01
@@ -103,11 +103,9 @@ class EndingReader(nn.Module):
         logits: Tensor = self.logit(self.judge(torch.cat([kept, frames[:, -1], action], dim=-1)))[:, 0]
         return logits
 
-    @torch.no_grad()
     def rescale(self, scale: float, shift: float) -> None:
         """From now on the logit is scale * logit + shift."""
-        self.logit.weight.mul_(scale)
-        self.logit.bias.mul_(scale).add_(shift)
+        rescale_logits(self.logit, scale, shift)
 
 
 class EndingLearner:
@@ -151,8 +149,7 @@ class EndingLearner:
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
         )
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate([self._optimizer], learning_rate)
         self._optimizer.zero_grad(set_to_none=True)
         chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
         shown, action, ended = self._train.read(chosen, self.config.frames)

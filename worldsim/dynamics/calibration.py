@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 SMALLEST_SCALE, LARGEST_SCALE = 0.1, 2.0  # of logits; what lies outside says that too few endings were held out
 FEWEST_ENDINGS = 10
+
+
+@torch.no_grad()
+def rescale_logits(layer: nn.Linear, scale: float, shift: float) -> None:
+    """From now on the logits that `layer` gives are scale * logit + shift."""
+    layer.weight.mul_(scale)
+    layer.bias.mul_(scale).add_(shift)
 
 
 def fit_logits(logits: Tensor, happened: Tensor, weight: Tensor) -> tuple[float, float]:

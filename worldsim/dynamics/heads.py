@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldsim.dynamics.calibration import rescale_logits
+
 
 def symlog(values: Tensor) -> Tensor:
     """sign(x) ln(|x| + 1) (DreamerV3, arXiv 2301.04104, equation 9)."""
@@ -84,11 +86,9 @@ class OutcomeHead(nn.Module):
         termination = F.binary_cross_entropy_with_logits(termination_logits, terminated.float(), reduction="none")
         return (weight * reward).mean(), (weight * termination).mean()
 
-    @torch.no_grad()
     def rescale_termination(self, scale: float, shift: float) -> None:
         """From now on the logit of a termination is scale * logit + shift."""
-        self.termination.weight.mul_(scale)
-        self.termination.bias.mul_(scale).add_(shift)
+        rescale_logits(self.termination, scale, shift)
 
     def predict(self, belief: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Expected reward and termination probability, each (...)."""

@@ -21,7 +21,7 @@ from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.protocol import Dynamics, LatentClip
-from worldsim.optimization import OPTIMIZERS, average_weights, warmup_cosine
+from worldsim.optimization import OPTIMIZERS, average_weights, set_learning_rate, warmup_cosine
 
 HELD_OUT_EVERY = 500
 HELD_OUT_CLIPS = 64
@@ -91,9 +91,8 @@ class DynamicsLearner:
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
         )
+        set_learning_rate(self._optimizers, learning_rate)
         for optimizer in self._optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
             optimizer.zero_grad(set_to_none=True)
         clip = self.latent_clip(self._sampler.sample(self.config.batch_clips, distributed.rows()))
         with autocast(self.device, self.dtype):

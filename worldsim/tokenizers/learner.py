@@ -17,7 +17,7 @@ from worldsim.codebook import perplexity
 from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
 from worldsim.errors import UserError
-from worldsim.optimization import adamw, average_weights, warmup_cosine
+from worldsim.optimization import adamw, average_weights, set_learning_rate, warmup_cosine
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.convolutional import ConvolutionalTokenizer, variational_loss
@@ -83,8 +83,7 @@ class TokenizerLearner:
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
         )
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
+        set_learning_rate([self._optimizer], learning_rate)
         drawn = self._pool.sample(self.config.batch_frames, self._numpy, distributed.rows())
         loss, parts = self._loss(to_model_range(self._to_device(drawn)))
         self._optimizer.zero_grad(set_to_none=True)

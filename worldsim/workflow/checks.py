@@ -183,8 +183,9 @@ def _check_fit(config: RunConfig) -> None:
     frames = config.dream.context_frames
     _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
     expected = f"at most dream.context_frames, which is {frames}: dreams begin with the past that their context holds"
-    for name in ("dream.feature_frames", *(["endings.frames"] if config.endings.steps else [])):
-        _require(name, _value(config, name), _value(config, name) <= frames, expected)
+    shown, read = config.dream.feature_frames, config.endings.frames
+    _require("dream.feature_frames", shown, shown <= frames, expected)
+    _require("endings.frames", read, not config.endings.steps or read <= frames, expected)
     if dynamics.kind != "dit":
         distillation = dynamics.distillation_steps
         _require("dynamics.distillation_steps", distillation, not distillation, "0: only dynamics.kind=dit denoises")

@@ -103,18 +103,13 @@ def collect_episodes(
     """
     if source is not None and round_number == 0:
         distributed.on_rank_0(lambda: take_episodes(source, run, config.collect.compression))
-        return _checked(_seen(config, run, round_number), config)
-    distributed.on_rank_0(lambda: play_round(config, run, spec, round_number, machine.dtype))
-    return _checked(_seen(config, run, round_number), config)
-
-
-def _seen(config: RunConfig, run: Path, round_number: int) -> EpisodeStore:
-    """The episodes up to a round, with their mirrored copies if the config asks for them."""
+    else:
+        distributed.on_rank_0(lambda: play_round(config, run, spec, round_number, machine.dtype))
     store = EpisodeStore.open(run / "episodes").through_round(round_number)
     if config.collect.mirror_actions:
         distributed.on_rank_0(lambda: mirror_round(store, round_number, config.collect.mirror_actions, progress=True))
         store.refresh()
-    return store
+    return _checked(store, config)
 
 
 def play_round(
@@ -346,7 +341,7 @@ def save_world_model(
     training = {
         "real tics": store.total_tics(),
         "real steps": store.total_steps(),
-        "episodes": len(store),
+        "episodes": len(store.played()),
         "rounds": round_number + 1,
         "seed": config.seed,
         "tokenizer steps": config.tokenizer.steps + round_number * config.tokenizer.refine_steps,
