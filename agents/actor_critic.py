@@ -15,7 +15,7 @@ from worldsim.agents.config import ActorCriticConfig, check_config, entropy_weig
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.returns import lambda_returns
-from worldsim.agents.rollout import Envs, EpisodeStatistics, Rollout, check_autoreset, play_rollout
+from worldsim.agents.rollout import Envs, EpisodeStatistics, Given, Rollout, check_autoreset, play_rollout
 from worldsim.agents.values import ValueNetwork
 
 CHUNK = 1024  # rows per forward pass outside the gradient steps: bounds the memory that pixels take
@@ -77,7 +77,7 @@ class ActorCriticLearner:
         self.updates = 0
         self.returns_range = torch.zeros(())
         self._statistics = EpisodeStatistics(envs.num_envs)
-        self._observations: np.ndarray[Any, Any] | None = None
+        self._observations: Given | None = None
 
     def begin_with(self, state: Mapping[str, Any]) -> None:
         """Take policy and value from an earlier learner's `state_dict()`, and nothing else."""

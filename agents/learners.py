@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+import torch
+
 from worldsim.agents.actor_critic import ActorCriticLearner
 from worldsim.agents.cma_es import CmaEsLearner, import_cma
 from worldsim.agents.config import AgentConfig, check_cma_es, check_config
@@ -39,11 +41,11 @@ class AgentLearner(Protocol):
         """The inverse of `state_dict`."""
 
 
-def _cma_es(config: AgentConfig, envs: Envs, seed: int) -> AgentLearner:
-    return CmaEsLearner(config.cma_es, envs, seed)
+def _cma_es(config: AgentConfig, envs: Envs, seed: int, _device: torch.device | str) -> AgentLearner:
+    return CmaEsLearner(config.cma_es, envs, seed)  # a linear controller: its products are too small for a GPU
 
 
-LEARNERS: dict[str, Callable[[AgentConfig, Envs, int], AgentLearner]] = {
+LEARNERS: dict[str, Callable[[AgentConfig, Envs, int, torch.device | str], AgentLearner]] = {
     "actor_critic": ActorCriticLearner,
     "cma_es": _cma_es,
 }
@@ -60,7 +62,10 @@ def check_agent(config: AgentConfig, num_envs: int) -> None:
         check_config(config)
 
 
-def build_learner(config: AgentConfig, envs: Envs, seed: int = 0) -> AgentLearner:
-    """The learner that `config.kind` names, on the CPU. Raises AgentConfigError and UnusableSpaceError as it does."""
+def build_learner(config: AgentConfig, envs: Envs, seed: int = 0, device: torch.device | str = "cpu") -> AgentLearner:
+    """The learner that `config.kind` names. Raises AgentConfigError and UnusableSpaceError as it does.
+
+    device: of its networks, but for CMA-ES, whose linear controllers stay on the CPU.
+    """
     check_agent(config, envs.num_envs)
-    return LEARNERS[config.kind](config, envs, seed)
+    return LEARNERS[config.kind](config, envs, seed, device)

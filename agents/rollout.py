@@ -16,6 +16,7 @@ from worldsim.agents.errors import UnusableSpaceError
 from worldsim.agents.networks import PolicyNetwork
 
 Envs = gym.vector.VectorEnv[Any, Any, Any]
+Given = np.ndarray[Any, Any] | Tensor
 
 
 @dataclass(frozen=True)
@@ -80,53 +81,70 @@ def check_autoreset(envs: Envs) -> None:
 def play_rollout(
     envs: Envs,
     policy: PolicyNetwork,
-    first: np.ndarray[Any, Any],
+    first: Given,
     horizon: int,
     generator: torch.Generator,
     statistics: EpisodeStatistics,
-) -> tuple[Rollout, np.ndarray[Any, Any]]:
+) -> tuple[Rollout, Tensor]:
     """Play `horizon` steps from the observations `first` (B, ...). Returns the rollout and the last observations.
 
-    Raises ValueError if the env gives numbers that are not finite, or no final observation where more could follow.
+    The env may give arrays, or tensors, which then stay where they are. Raises ValueError if the env gives numbers
+    that are not finite, or no final observation where more could follow.
     """
     rows = envs.num_envs
     device = policy.head.weight.device
-    observations = np.empty((horizon + 1, *first.shape), first.dtype)
-    observations[0] = first
+    begun = torch.as_tensor(first)
+    observations = torch.empty((horizon + 1, *begun.shape), dtype=begun.dtype, device=device)
+    observations[0] = begun
     rewards = np.empty((horizon, rows), np.float32)
     terminated = np.empty((horizon, rows), np.bool_)
     truncated = np.empty((horizon, rows), np.bool_)
     continuation = np.empty((horizon, rows), np.float32)
     raw_actions: list[Tensor] = []
     final_at: list[tuple[int, int]] = []
-    finals: list[np.ndarray[Any, Any]] = []
+    finals: list[Tensor] = [observations[0, :0]]
     for t in range(horizon):
         with torch.no_grad():
-            raw = policy(torch.from_numpy(observations[t]).to(device)).sample(generator)
+            raw = policy(observations[t]).sample(generator)
         raw_actions.append(raw)
-        observations[t + 1], rewards[t], terminated[t], truncated[t], infos = envs.step(policy.actions.decode(raw))
+        shown, *outcome, infos = envs.step(policy.actions.decode(raw))
+        observations[t + 1] = torch.as_tensor(shown)
+        rewards[t], terminated[t], truncated[t] = (_array(part) for part in outcome)
         ended = terminated[t] | truncated[t]
         statistics.step(rewards[t], ended)
-        continuation[t] = 1.0 - infos.get("termination_probability", terminated[t])
-        for row in np.flatnonzero(ended & (continuation[t] > 0)):
-            final = infos["final_obs"][row] if "final_obs" in infos else None
-            if final is None:
-                raise ValueError(f"Row {row} ended without infos['final_obs'], which SAME_STEP demands.")
-            final_at.append((t, int(row)))
-            finals.append(np.array(final, first.dtype))
+        continuation[t] = 1.0 - _array(infos.get("termination_probability", terminated[t]))
+        cut = np.flatnonzero(ended & (continuation[t] > 0))
+        final_at += [(t, row) for row in cut.tolist()]
+        if len(cut):
+            finals.append(_final_observations(infos, cut).to(observations))
     if not np.isfinite(rewards).all():
         raise ValueError("The vector env gave rewards that are not finite.")
-    if np.issubdtype(first.dtype, np.floating) and not np.isfinite(observations).all():
+    if observations.is_floating_point() and not observations.isfinite().all():
         raise ValueError("The vector env gave observations that are not finite.")
-    final_observations = np.stack(finals) if finals else np.empty((0, *first.shape[1:]), first.dtype)
     rollout = Rollout(
-        torch.from_numpy(observations).to(device),
+        observations,
         torch.stack(raw_actions),
         torch.from_numpy(rewards).to(device),
         torch.from_numpy(terminated).to(device),
         torch.from_numpy(truncated).to(device),
         torch.from_numpy(continuation).to(device),
         torch.tensor(final_at, dtype=torch.int64, device=device).reshape(-1, 2),
-        torch.from_numpy(final_observations).to(device),
+        torch.cat(finals),
     )
     return rollout, observations[-1]
+
+
+def _array(values: Given) -> np.ndarray[Any, Any]:
+    return values.cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _final_observations(infos: dict[str, Any], rows: np.ndarray[Any, Any]) -> Tensor:
+    """(R, ...) of the rows (R,) that ended: from a tensor of all rows, or from an array of objects."""
+    final = infos.get("final_obs")
+    if isinstance(final, Tensor):
+        return final[torch.from_numpy(rows).to(final.device)]
+    for row in rows:
+        if final is None or final[row] is None:
+            raise ValueError(f"Row {row} ended without infos['final_obs'], which SAME_STEP demands.")
+    assert final is not None
+    return torch.from_numpy(np.stack([np.asarray(final[row]) for row in rows]))

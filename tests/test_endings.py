@@ -97,7 +97,7 @@ def test_probabilities_are_those_of_the_data_although_endings_are_drawn_more_oft
 
 
 def test_weights_undo_the_taste_for_endings(fuses: EpisodeStore) -> None:
-    steps = _Steps(fuses, *encoded(fuses), fuses.indices("train"))
+    steps = _Steps(fuses, *encoded(fuses), fuses.indices("train"), torch.device("cpu"))
     chosen, weight = steps.draw(400, 0.5, np.random.default_rng(0))
     assert steps.terminated[chosen].sum() == 200
     assert (weight * steps.terminated[chosen]).mean() == pytest.approx(steps.terminated.mean())
@@ -110,7 +110,7 @@ def test_it_learns_from_what_a_state_will_show_it(fuses: EpisodeStore) -> None:
     model = tiny_world()
     model.spec, model.dynamics.scale = fuses.spec, scale
     model.endings = tiny_reader(model, frames=4)
-    steps = _Steps(fuses, latents, scale, np.array([5]))
+    steps = _Steps(fuses, latents, scale, np.array([5]), torch.device("cpu"))
     shown, action, _ = steps.read(np.arange(len(steps)), 4)
     episode = fuses[5]
     frames = torch.from_numpy(episode.frames.copy())

@@ -9,6 +9,7 @@ head's probability of an ending wherever the world model tells one.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -127,8 +128,8 @@ class EndingLearner:
             torch.manual_seed(seed)
             self.reader = EndingReader(config, tokens, channels, action_feature_count(store.spec)).to(self.device)
         held_out = store.indices("held_out")
-        self._train = _Steps(store, latents, scale, store.indices("train"))
-        self._held_out = _Steps(store, latents, scale, held_out) if len(held_out) else None
+        self._train = _Steps(store, latents, scale, store.indices("train"), self.device)
+        self._held_out = _Steps(store, latents, scale, held_out, self.device) if len(held_out) else None
         self._random = np.random.default_rng(seed)
         self._optimizer = torch.optim.AdamW(
             self.reader.parameters(), config.learning_rate, weight_decay=config.weight_decay
@@ -153,8 +154,8 @@ class EndingLearner:
         self._optimizer.zero_grad(set_to_none=True)
         chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
         shown, action, ended = self._train.read(chosen, self.config.frames)
-        logits = self.reader.train()(shown.to(self.device), action.to(self.device))
-        losses = F.binary_cross_entropy_with_logits(logits, ended.to(self.device), reduction="none")
+        logits = self.reader.train()(shown, action)
+        losses = F.binary_cross_entropy_with_logits(logits, ended, reduction="none")
         loss = (losses * torch.from_numpy(weight).to(self.device)).mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.reader.parameters(), GRADIENT_CLIP)
@@ -192,8 +193,8 @@ class EndingLearner:
         logits, ended = [], []
         for chosen in np.array_split(np.arange(len(steps)), -(-len(steps) // HELD_OUT_BATCH)):
             shown, action, happened = steps.read(chosen, self.config.frames)
-            logits.append(self.reader(shown.to(self.device), action.to(self.device)).float().cpu())
-            ended.append(happened)
+            logits.append(self.reader(shown, action).float().cpu())
+            ended.append(happened.cpu())
         return torch.cat(logits), torch.cat(ended)
 
     def state_dict(self) -> dict[str, Any]:
@@ -218,17 +219,25 @@ class _Steps:
     """All steps of some episodes: what was shown before each, the action, and whether it ended the episode."""
 
     def __init__(
-        self, store: EpisodeStore, latents: LatentCache, scale: LatentScale, episodes: NDArray[np.int64]
+        self,
+        store: EpisodeStore,
+        latents: LatentCache,
+        scale: LatentScale,
+        episodes: NDArray[np.int64],
+        device: torch.device,
     ) -> None:
-        self._scale = scale
+        """device: where the latents are kept, and what `read` gives lies."""
+        self._scale, self._device = copy.deepcopy(scale).to(device), device
         records = [store.steps(int(i)) for i in episodes]
         lengths = np.array([len(one) for one in records])
         self._position = np.concatenate([np.arange(length) for length in lengths])  # of the frame before the step
         # The frame that a step led to is not read: it may be blank, and tells what is to be foreseen.
         frames = [latents[int(i)][:length] for i, length in zip(episodes, lengths, strict=True)]
-        self._latents = torch.from_numpy(np.concatenate(frames))  # (S, N, D), as the tokenizer gives them
+        self._latents = torch.from_numpy(np.concatenate(frames)).to(device)  # (S, N, D), as the tokenizer gives them
         actions = np.concatenate([one["action"] for one in records])
-        self._actions = action_features(store.spec, torch.from_numpy(np.ascontiguousarray(actions)))  # (S, A)
+        self._actions = action_features(store.spec, torch.from_numpy(np.ascontiguousarray(actions))).to(
+            device
+        )  # (S, A)
         self.terminated = np.concatenate([one["terminated"] for one in records])
         self._ending, self._going = np.flatnonzero(self.terminated), np.flatnonzero(~self.terminated)
 
@@ -252,13 +261,13 @@ class _Steps:
         (B, A), and whether they ended the episode, (B,) float.
         """
         back = np.arange(-frames, 1)  # one frame more than is shown, for its change
-        index = torch.from_numpy(np.maximum(chosen[:, None] + back, 0))
-        there = torch.from_numpy(self._position[chosen][:, None] + back >= 0)  # (B, frames + 1)
+        index = self._here(np.maximum(chosen[:, None] + back, 0))
+        there = self._here(self._position[chosen][:, None] + back >= 0)  # (B, frames + 1)
         latents = self._scale.to_unit(self._latents[index].float()) * there[..., None, None]
         change = (latents[:, 1:] - latents[:, :-1]) * there[:, :-1, None, None]
         led = self._actions[index[:, :-1]] * there[:, :-1, None]  # the action of the step before each frame
         shown = torch.cat([latents[:, 1:].flatten(2), change.flatten(2), led], dim=2) * there[:, 1:, None]
-        return shown, self._actions[torch.from_numpy(chosen)], torch.from_numpy(self.terminated[chosen]).float()
+        return shown, self._actions[self._here(chosen)], self._here(self.terminated[chosen]).float()
 
     def moments(self, random: np.random.Generator, count: int = 4096) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of latents and changes, (2 D,) each, over tokens and some steps."""
@@ -270,3 +279,6 @@ class _Steps:
         )  # (2, B, N, D)
         deviation, mean = torch.std_mean(numbers.flatten(1, 2), dim=1, correction=0)
         return mean.flatten(), deviation.flatten().clamp_min(LEAST_DEVIATION)
+
+    def _here(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self._device)

@@ -173,7 +173,7 @@ class WorldModel:
         if len(generators) != batch:
             raise ValueError(f"start needs a generator for each of {batch} rows, got {len(generators)}")
         has_action = (has_action & present).to(self.device)
-        features = action_features(self.spec, actions.to(self.device)) * has_action[..., None]
+        features = action_features(self.spec, actions).to(self.device) * has_action[..., None]
         noise = self._draw(generators, frames)
         latents = latents.to(self.device)
         state = self.dynamics.start(latents, features, has_action, present.to(self.device), noise)
@@ -215,7 +215,7 @@ class WorldModel:
         noise = self._draw(state.generators, 2)
         given = self.temperature if temperature is None else temperature
         variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
-        features = action_features(self.spec, actions.to(self.device))
+        features = action_features(self.spec, actions).to(self.device)
         steps = sampling_steps or self.dynamics.config.sampling_steps
         dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, variance)
         return self._advanced(state, dynamics, outcome, features)
@@ -224,7 +224,7 @@ class WorldModel:
     def observe(self, state: WorldState, frames: Tensor, actions: Tensor) -> tuple[WorldState, DreamStep]:
         """The same update with real frames uint8 (B, H, W, C) and the actions (B[, A]) that led to them."""
         noise = self._draw(state.generators, 2)
-        features = action_features(self.spec, actions.to(self.device))
+        features = action_features(self.spec, actions).to(self.device)
         dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
         return self._advanced(state, dynamics, outcome, features)
 

@@ -406,8 +406,9 @@ def train_agent(
         observation="features",
         max_episode_steps=config.dream.max_episode_steps,
         start_contexts=training_contexts(config, store, latents),
+        array="numpy" if config.agent.kind == "cma_es" else "torch",  # tensors need not leave the GPU
     )
-    learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number)
+    learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number, device=machine.device)
     if round_number > 0:
         learner.begin_with(read_checkpoint(round_folders(run, round_number - 1).agent)["learner"])
     fit(
