@@ -2,6 +2,7 @@
 
     python -m benchmarks.throughput --model take_cover --json throughput.json
     python -m benchmarks.throughput --model runs/mine --threads 2 --last-step 100000
+    python -m benchmarks.throughput --compiled                 # on a GPU: networks compiled, replayed as CUDA graphs
 
 Frames a second of dreams with everything that an env step brings (reward, ending, uncertainty), with and without the
 decoded picture; what a step costs late in a rollout against early; training of the tokenizer, the dynamics and an
@@ -19,7 +20,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ import torch
 from benchmarks.training_step import dynamics_training, matrix_rate, own_shapes_rate, timed
 from worldsim.agents.actor_critic import ActorCriticLearner
 from worldsim.agents.config import ActorCriticConfig
+from worldsim.compiled import compile_networks
 from worldsim.data.files import write_json
 from worldsim.device import autocast, describe
 from worldsim.dream import DreamVectorEnv
@@ -45,7 +46,6 @@ BATCHES = (1, 16, 64, 256)
 SAMPLING_STEPS = (1, 2, 4)
 MILESTONES = (10, 100, 500, 5000)
 MEDIAN_OF = 40  # steps from each milestone on
-SECONDS_EACH = 3.0  # of measuring, at least
 AGENT_ROWS = 64
 
 
@@ -56,8 +56,14 @@ def main() -> None:
     keep_freed_memory()
     model = load_here(model_folder(arguments.model))
     device, dtype = model.device, model.dtype
+    if arguments.compiled:
+        compile_networks(model)
 
-    report: dict[str, Any] = {"model": arguments.model, "machine": machine(device, dtype)}
+    report: dict[str, Any] = {
+        "model": arguments.model,
+        "compiled": arguments.compiled,
+        "machine": machine(device, dtype),
+    }
     here = report["machine"]
     print(f"{arguments.model} on {here['processor']}, {arguments.threads} thread(s), {here['device']}")
     report["matrix_gflops"] = {
@@ -68,16 +74,20 @@ def main() -> None:
         "matrix products:", ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report["matrix_gflops"].items())
     )
 
-    table = dream_rates(model, arguments.batches)
+    table = dream_rates(model, arguments.batches, arguments.seconds)
     report["dream_frames_per_second_table"] = table
     default = model.dynamics.config.sampling_steps
     report["default_sampling_steps"] = default
     report["dream_frames_per_second"] = {batch: rates["decoded"][str(default)] for batch, rates in table.items()}
 
     report |= rollout_cost(model, arguments.last_step)
-    report |= training_rates(model, dtype)
-    report |= agent_rate(model)
+    if not arguments.compiled:  # trainings run as they are
+        report |= training_rates(model, dtype, arguments.seconds)
+        report |= agent_rate(model)
     report["peak_memory_mb"] = peak_memory()
+    if device.type == "cuda":
+        report["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
+        print(f"peak GPU memory {report['peak_gpu_memory_mb']:.0f} MB")
     if (Path(arguments.model) / "seconds.json").exists():
         report["stage_shares"] = stage_shares(Path(arguments.model))
         print("stages:", ", ".join(f"{name} {share:.0%}" for name, share in report["stage_shares"].items()))
@@ -86,7 +96,7 @@ def main() -> None:
         write_json(arguments.json, report)
 
 
-def dream_rates(model: WorldModel, batches: list[int]) -> dict[str, dict[str, dict[str, float]]]:
+def dream_rates(model: WorldModel, batches: list[int], seconds: float) -> dict[str, dict[str, dict[str, float]]]:
     """Frames a second, [batch]["decoded" or "latent"][sampling steps], of a DreamVectorEnv that is stepped."""
     steps_tried = sorted({*SAMPLING_STEPS, model.dynamics.config.sampling_steps})
     print(
@@ -105,21 +115,21 @@ def dream_rates(model: WorldModel, batches: list[int]) -> dict[str, dict[str, di
                 rows.reset(seed=0)
                 actions = rows.action_space.sample()
                 step = cast(Callable[[], object], lambda rows=rows, actions=actions: rows.step(actions))
-                rates[kind][str(steps)] = batch / seconds_per_call(step, model.device)
+                rates[kind][str(steps)] = batch / seconds_per_call(step, model.device, seconds)
         table[str(batch)] = rates
         cells = [f"{rates['decoded'][str(steps)]:5.0f}/{rates['latent'][str(steps)]:5.0f}" for steps in steps_tried]
         print(f"  batch {batch:<10}" + "".join(f"{cell:>12}" for cell in cells), flush=True)
     return table
 
 
-def seconds_per_call(action: Callable[[], object], device: torch.device) -> float:
-    """Median of as many calls as fit in SECONDS_EACH, at least five, after two that do not count."""
+def seconds_per_call(action: Callable[[], object], device: torch.device, seconds: float) -> float:
+    """Median of as many calls as fit in `seconds`, at least five, after two that do not count."""
     for _ in range(2):
         action()
-    seconds: list[float] = []
-    while len(seconds) < 5 or sum(seconds) < SECONDS_EACH:
-        seconds.append(timed(action, device))
-    return statistics.median(seconds)
+    taken: list[float] = []
+    while len(taken) < 5 or sum(taken) < seconds:
+        taken.append(timed(action, device))
+    return statistics.median(taken)
 
 
 def rollout_cost(model: WorldModel, last_step: int) -> dict[str, Any]:
@@ -129,11 +139,14 @@ def rollout_cost(model: WorldModel, last_step: int) -> dict[str, Any]:
     seconds: list[float] = []
     memory = {}
     milestones = sorted({k for k in MILESTONES if k < last_step} | {last_step})
-    for k in range(last_step + MEDIAN_OF):
-        begun = time.perf_counter()
+
+    def advance() -> None:
+        nonlocal state
         state, step = model.step(state, action)
         model.decode(step.latents)
-        seconds.append(time.perf_counter() - begun)
+
+    for k in range(last_step + MEDIAN_OF):
+        seconds.append(timed(advance, model.device))
         if k in milestones:
             memory[k] = peak_memory()
     cost = {str(k): statistics.median(seconds[k : k + MEDIAN_OF]) for k in milestones}
@@ -144,18 +157,18 @@ def rollout_cost(model: WorldModel, last_step: int) -> dict[str, Any]:
     return {"seconds_at_step": cost, "horizon_ratio": ratio, "memory_growth_mb": growth}
 
 
-def training_rates(model: WorldModel, dtype: torch.dtype) -> dict[str, Any]:
+def training_rates(model: WorldModel, dtype: torch.dtype, seconds: float) -> dict[str, Any]:
     """Frames a second in training, of the tokenizer and the dynamics at the model's own batch sizes."""
     report: dict[str, Any] = {}
     tokenizer = model.tokenizer
     if isinstance(tokenizer, VitTokenizer):
-        rate = tokenizer_training_rate(tokenizer, model.spec.frame_shape, dtype)
+        rate = tokenizer_training_rate(tokenizer, model.spec.frame_shape, dtype, seconds)
         report["tokenizer_training_frames_per_second"] = rate
         print(f"training the tokenizer: {rate:.0f} frames/s")
     training = dynamics_training(
         model.dynamics.config, *model.latent_shape, tokenizer.grid, model.spec, model.device, dtype
     )
-    own = own_shapes_rate(training, dtype)
+    own = own_shapes_rate(training, dtype, model.device)
     square = matrix_rate(dtype, model.device)
     report["dynamics_training_frames_per_second"] = training.frames / training.seconds
     report["dynamics_training_gflops"] = training.work / training.seconds / 1e9
@@ -170,7 +183,9 @@ def training_rates(model: WorldModel, dtype: torch.dtype) -> dict[str, Any]:
     return report
 
 
-def tokenizer_training_rate(tokenizer: VitTokenizer, frame_shape: tuple[int, int, int], dtype: torch.dtype) -> float:
+def tokenizer_training_rate(
+    tokenizer: VitTokenizer, frame_shape: tuple[int, int, int], dtype: torch.dtype, seconds: float
+) -> float:
     """Frames a second of forward and backward passes on noise; the optimizer's part is small."""
     frames = torch.randint(256, (tokenizer.config.batch_frames, *frame_shape), dtype=torch.uint8)
     inputs = to_model_range(frames.to(next(tokenizer.parameters()).device))
@@ -182,13 +197,13 @@ def tokenizer_training_rate(tokenizer: VitTokenizer, frame_shape: tuple[int, int
             rebuilt = learner.decode_range(learner.encode_range(inputs, mask))
         torch.autograd.backward(reconstruction_loss(rebuilt, inputs, learner.config.contrast_weight).loss)
 
-    return len(inputs) / seconds_per_call(step, inputs.device)
+    return len(inputs) / seconds_per_call(step, inputs.device, seconds)
 
 
 def agent_rate(model: WorldModel) -> dict[str, float]:
     """Updates a second of the actor-critic with its default settings in this dream."""
-    rows = DreamVectorEnv(model, AGENT_ROWS, observation="features", max_episode_steps=32)
-    learner = ActorCriticLearner(ActorCriticConfig(), rows)
+    rows = DreamVectorEnv(model, AGENT_ROWS, observation="features", max_episode_steps=32, array="torch")
+    learner = ActorCriticLearner(ActorCriticConfig(), rows, device=model.device)
     learner.update()
     metrics = [learner.update() for _ in range(2)]
     rate = statistics.mean(part["steps_per_second"] for part in metrics) / (AGENT_ROWS * learner.config.horizon)
@@ -242,6 +257,8 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1, one core)")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="rows dreamt at once")
+    parser.add_argument("--compiled", action="store_true", help="dream by compiled networks (needs a GPU)")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of measuring each figure (default: 3)")
     parser.add_argument("--last-step", type=int, default=5000, help="of the long rollout (default: 5000)")
     parser.add_argument("--json", type=Path, help="file for the report")
     return parser.parse_args()

@@ -51,7 +51,7 @@ def main() -> None:
     spec = environment_spec(config)
     tokenizer = build_tokenizer(config.tokenizer, spec.frame_shape)
     training = dynamics_training(config.dynamics, *tokenizer.latent_shape, tokenizer.grid, spec, device, dtype)
-    square, own = matrix_rate(dtype, device), own_shapes_rate(training, dtype)
+    square, own = matrix_rate(dtype, device), own_shapes_rate(training, dtype, device)
 
     size = f"{training.parameters / 1e6:.1f}M parameters"
     tokens, channels = tokenizer.latent_shape
@@ -143,14 +143,14 @@ def dynamics_training(
     )
 
 
-def own_shapes_rate(training: Training, dtype: torch.dtype) -> float:
+def own_shapes_rate(training: Training, dtype: torch.dtype, device: torch.device) -> float:
     """Floating-point operations per second of the forward products of all linear layers, nothing between them."""
     operations, seconds = 0, 0.0
     for shape in set(training.shapes):
         rows, inputs, outputs = shape
         times = training.shapes.count(shape)
-        left, right = torch.randn(rows, inputs).to(dtype), torch.randn(outputs, inputs).to(dtype)
-        seconds += times * min(timed(lambda: F.linear(left, right), left.device) for _ in range(REPEATS + 1))  # noqa: B023
+        left, right = (torch.randn(count, inputs, device=device).to(dtype) for count in (rows, outputs))
+        seconds += times * min(timed(lambda: F.linear(left, right), device) for _ in range(REPEATS + 1))  # noqa: B023
         operations += times * 2 * rows * inputs * outputs
     return operations / seconds
 
@@ -179,11 +179,16 @@ def matrix_rate(dtype: torch.dtype, device: torch.device) -> float:
 
 def timed(action: Callable[[], object], device: torch.device) -> float:
     """Seconds that `action` takes."""
+    _wait_for(device)
     start = time.perf_counter()
     action()
+    _wait_for(device)
+    return time.perf_counter() - start
+
+
+def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - start
 
 
 if __name__ == "__main__":
