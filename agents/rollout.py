@@ -88,8 +88,8 @@ def play_rollout(
 ) -> tuple[Rollout, Tensor]:
     """Play `horizon` steps from the observations `first` (B, ...). Returns the rollout and the last observations.
 
-    The env may give arrays, or tensors, which then stay where they are. Raises ValueError if the env gives numbers
-    that are not finite, or no final observation where more could follow.
+    The env may give arrays or tensors; what is returned lies on the policy's device. Raises ValueError if the env
+    gives numbers that are not finite, or no final observation where more could follow.
     """
     rows = envs.num_envs
     device = policy.head.weight.device

@@ -26,7 +26,6 @@ def dreamt(backend: str | None) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(frames), np.stack(rewards)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_compiled_networks_dream_what_eager_ones_do() -> None:
     eager, compiled = dreamt(None), dreamt("aot_eager")
     np.testing.assert_allclose(eager[0].astype(int), compiled[0].astype(int), atol=1)

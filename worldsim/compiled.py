@@ -1,8 +1,8 @@
 """Dreams on a GPU without a launch for every operator: networks that are compiled and replayed as CUDA graphs.
 
-A dreamt step asks small networks several times; eager PyTorch launches some thousand kernels for it, each of which
-takes longer to launch than to run. `torch.compile` fuses most of them, and a CUDA graph launches what is left in one
-go. What is random, and what a row keeps, stays outside: compiled dreams are the same dreams, up to rounding.
+A dreamt step asks small networks several times; eager PyTorch launches a kernel for each operator, and small ones take
+longer to launch than to run. `torch.compile` fuses many of them, and a CUDA graph launches what is left in one go. What
+is random, and what a row keeps, stays outside: compiled dreams are the same dreams, up to rounding.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from worldsim.world_model import WorldModel
 def compile_networks(model: WorldModel, **options: Any) -> None:
     """From now on `model` denoises, remembers and decodes by compiled networks, as CUDA graphs.
 
-    The first steps of each number of rows take a minute, all others are faster: for a viewer, or for many thousands of
-    steps. Raises UserError for a model that is not on a GPU, and for other dynamics than the DiT.
+    The first steps of each number of rows wait for the compiler: for a viewer, or for many thousands of steps.
+    Raises UserError for a model that is not on a GPU, and for other dynamics than the DiT.
 
     options: of `torch.compile` in place of CUDA graphs, on any device.
     """

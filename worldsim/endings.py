@@ -234,10 +234,8 @@ class _Steps:
         # The frame that a step led to is not read: it may be blank, and tells what is to be foreseen.
         frames = [latents[int(i)][:length] for i, length in zip(episodes, lengths, strict=True)]
         self._latents = torch.from_numpy(np.concatenate(frames)).to(device)  # (S, N, D), as the tokenizer gives them
-        actions = np.concatenate([one["action"] for one in records])
-        self._actions = action_features(store.spec, torch.from_numpy(np.ascontiguousarray(actions))).to(
-            device
-        )  # (S, A)
+        actions = torch.from_numpy(np.ascontiguousarray(np.concatenate([one["action"] for one in records])))
+        self._actions = action_features(store.spec, actions).to(device)  # (S, A)
         self.terminated = np.concatenate([one["terminated"] for one in records])
         self._ending, self._going = np.flatnonzero(self.terminated), np.flatnonzero(~self.terminated)
 

@@ -406,7 +406,7 @@ def train_agent(
         observation="features",
         max_episode_steps=config.dream.max_episode_steps,
         start_contexts=training_contexts(config, store, latents),
-        array="numpy" if config.agent.kind == "cma_es" else "torch",  # tensors need not leave the GPU
+        array="numpy" if config.agent.kind == "cma_es" else "torch",  # CMA-ES computes on the CPU
     )
     learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number, device=machine.device)
     if round_number > 0:
