@@ -34,14 +34,28 @@ def test_missing_cuda_device_says_how_many_there_are(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("flags", "expected"),
-    [({"avx2"}, torch.float32), ({"avx2", "avx512_bf16"}, torch.bfloat16), ({"amx_bf16"}, torch.bfloat16)],
+    ("flags", "speedup", "expected"),
+    [
+        ({"avx2"}, 2.0, torch.float32),
+        ({"avx2", "avx512_bf16"}, 2.0, torch.bfloat16),
+        ({"avx2", "avx512_bf16"}, 0.5, torch.float32),
+        ({"amx_bf16"}, 6.0, torch.bfloat16),
+    ],
 )
-def test_auto_precision_follows_the_hardware(
-    flags: set[str], expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
+def test_auto_precision_is_bf16_where_the_hardware_has_it_and_gains_by_it(
+    flags: set[str], speedup: float, expected: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(device_module, "_cpu_flags", lambda: flags)
+    monkeypatch.setattr(device_module, "_cpu_speedup_of_bf16", lambda: speedup)
     assert choose_precision("auto", CPU) == expected
+
+
+def test_the_speedup_of_bf16_is_the_ratio_of_the_measured_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {torch.float32: 3.0, torch.bfloat16: 2.0}
+    monkeypatch.setattr(device_module, "_seconds_of_product", lambda left, _: seconds[left.dtype])
+    device_module._cpu_speedup_of_bf16.cache_clear()
+    assert device_module._cpu_speedup_of_bf16() == 1.5
+    device_module._cpu_speedup_of_bf16.cache_clear()
 
 
 def test_named_precisions() -> None:
