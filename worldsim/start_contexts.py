@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -69,13 +70,21 @@ def draw_contexts(
     which[:episode_starts] = random.choice(newest, size=episode_starts)
     position[:episode_starts] = 0
 
-    tokens, channels = latents[0].shape[1:]
-    spec = store.spec
-    kept = np.zeros((count, frames, tokens, channels), np.float16)
+    owners = episodes[which]
+    contexts = read_contexts(store, latents, list(zip(owners.tolist(), position.tolist(), strict=True)), frames)
+    return replace(contexts, at_start=contexts.at_start & torch.from_numpy(rounds[which] == rounds.max()))
+
+
+def read_contexts(
+    store: EpisodeStore, latents: LatentCache, moments: Sequence[tuple[int, int]], frames: int
+) -> StartContexts:
+    """The `frames` frames up to frame t of episode i, for each (i, t) of `moments`."""
+    count, spec = len(moments), store.spec
+    kept = np.zeros((count, frames, *latents.latent_shape), np.float16)
     actions = np.zeros((count, frames, *spec.action_shape), spec.action_dtype)
     has_action = np.zeros((count, frames), np.bool_)
     present = np.zeros((count, frames), np.bool_)
-    for row, (episode, last) in enumerate(zip(episodes[which].tolist(), position.tolist(), strict=True)):
+    for row, (episode, last) in enumerate(moments):
         first = max(0, last - frames + 1)
         length = last - first + 1
         kept[row, frames - length :] = latents[episode][first : last + 1]
@@ -88,5 +97,5 @@ def draw_contexts(
         torch.from_numpy(actions),
         torch.from_numpy(has_action),
         torch.from_numpy(present),
-        torch.from_numpy((position == 0) & (rounds[which] == rounds.max())),
+        torch.tensor([last == 0 for _, last in moments]),
     )
