@@ -21,12 +21,10 @@ import torch
 
 from worldsim.config import from_dict
 from worldsim.data.files import write_json
-from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import load_model, save_model
-from worldsim.tokenizers.build import tokenizer_fingerprint
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.report import read_json
@@ -50,9 +48,7 @@ def main() -> None:
     latents = encode_episodes(store, before.tokenizer, FP32)
 
     def learner(steps: int) -> DynamicsLearner:
-        made = DynamicsLearner(
-            replace(config, steps=steps), store, latents, before.tokenizer.grid, seed=arguments.seed
-        )
+        made = DynamicsLearner(replace(config, steps=steps), store, latents, before.tokenizer.grid, seed=arguments.seed)
         made.model.scale.load_state_dict(before.dynamics.scale.state_dict())  # the reader of endings knows no other
         made.average.scale.load_state_dict(before.dynamics.scale.state_dict())
         return made

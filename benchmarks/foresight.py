@@ -6,7 +6,8 @@
 Dreams begin 0, 1, 2, 4, 8 and 16 steps before the last step of recorded episodes that ended by death, and as many
 before other steps, and follow the recorded actions. What the model says of that step is compared: of deaths, of other
 steps, and how often a death is given more than another step (AUROC). What kills is mostly in the picture some steps
-before; where a dream loses it, the two become alike. With age 0 nothing is dreamt: what the model knows of endings at all.
+before; where a dream loses it, the two become alike. With age 0 nothing is dreamt: what the model knows of endings at
+all.
 """
 
 from __future__ import annotations

@@ -92,8 +92,8 @@ class DistillationLearner:
         """Dream one frame in every row, and learn its way from noise.
 
         Returns loss, the mean squared distance between where its steps and the teacher's end, tokens that change
-        weighing more; error_0, error_1, ... of each step, all tokens alike; learning_rate, grad_norm. Innovations have
-        a mean square of 1.
+        weighing more; error_0, error_1, ... of each step, all tokens alike; learning_rate, grad_norm. Distances are in
+        mean squared innovations.
         """
         learning_rate = LEARNING_RATE * warmup_cosine(self.step, WARMUP_STEPS, self._steps)
         set_learning_rate(self._optimizers, learning_rate)
@@ -118,7 +118,7 @@ class DistillationLearner:
             with autocast(self._device, self._dtype):
                 clean = learner(path[index], tau, step_size)
             end = euler_step(path[index], clean, tau, step_size)
-            error = (end - path[index + self._jump]).square().mean(-1)
+            error = (end - path[index + self._jump]).square().mean(-1) * self._teacher.config.noise_scale**2
             losses.append((error * weight).mean())
             errors.append(error.mean().detach())
         loss = torch.stack(losses).mean()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -77,9 +79,11 @@ def test_the_cache_equals_the_full_history_far_beyond_the_window(start_frames: i
     assert torch.allclose(beliefs, expected[:, rest], atol=1e-5)
 
 
-def test_innovations_lead_back_to_latents() -> None:
-    """What is denoised is the frame less what is expected of it, in units of the usual surprise."""
+@pytest.mark.parametrize("noise_scale", [1.0, 4.0])
+def test_innovations_lead_back_to_latents(noise_scale: float) -> None:
+    """What is denoised is the frame less what is expected of it, in standard deviations of the noise."""
     dynamics = trained_looking()
+    dynamics.config = replace(dynamics.config, noise_scale=noise_scale)
     dynamics.scale.innovation.fill_(0.3)
     latents, actions, present, _, _ = random_history(2, 3)
     previous = torch.randn_like(latents)
@@ -97,7 +101,7 @@ def test_innovations_lead_back_to_latents() -> None:
     innovation = denoiser.innovation(latents)
     assert torch.allclose(denoiser.latents(innovation), latents, atol=1e-5)
     expected = dynamics.expectation(previous).mean
-    assert torch.allclose(0.3 * innovation, latents - expected, atol=1e-5)
+    assert torch.allclose(0.3 * noise_scale * innovation, latents - expected, atol=1e-5)
 
 
 def test_the_future_does_not_reach_back() -> None:

@@ -35,16 +35,18 @@ class DynamicsConfig:
     uses size, window, belief_size and what tells how it is trained; the tokenizer's kind must be "vq".
 
     size: a key of SIZES. window: frames a time layer sees, itself included. clip_frames: length of training clips
-    (longer than the window, so that training meets a full window). time_every: every n-th layer also attends over
-    time. registers: extra tokens per frame; the first carries the belief. belief_size: width of the belief vector.
-    context_noise: 1 - tau of the frames in memory. finest_steps: a power of two, the finest sampling schedule trained;
-    with 1 a dream shows the mean of what may come, which soon is no possible frame. shortcut_fraction: share of rows
-    trained on larger steps; without any, dreams take the finest. sampling_steps: steps used in dreams.
-    distillation_steps: after the last round's training, steps in which a smaller network learns to sample in
-    `sampling_steps` as the trained one does in `finest_steps` (`worldsim.distillation`); 0: the trained one samples.
-    change_weight, change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last frame /
-    change_scale, 0, 1), so that small moving things count. self_context_fraction: share of rows whose memory holds
-    frames that the model made itself. head_dropout: of the belief and of the hidden units of the heads.
+    (longer than the window, so that training meets a full window). time_every: every n-th layer also attends over time.
+    registers: extra tokens per frame; the first carries the belief. belief_size: width of the belief vector.
+    context_noise: 1 - tau of the frames in memory. noise_scale: standard deviation of the noise that a sampler starts
+    from, in root mean squares of an innovation; with 1 a sampler of four steps leaves out nearly all futures that are
+    rare and large, however well the network knows them (benchmarks/rare_futures.py). finest_steps: a power of two, the
+    finest sampling schedule trained; with 1 a dream shows the mean of what may come, which soon is no possible frame.
+    shortcut_fraction: share of rows trained on larger steps; without any, dreams take the finest. sampling_steps: steps
+    used in dreams. distillation_steps: after the last round's training, steps in which a smaller network learns to
+    sample in `sampling_steps` as the trained one does in `finest_steps` (`worldsim.distillation`); 0: the trained one
+    samples. change_weight, change_scale: tokens weigh 1 + change_weight * clamp(mean squared change since the last
+    frame / change_scale, 0, 1), so that small moving things count. self_context_fraction: share of rows whose memory
+    holds frames that the model made itself. head_dropout: of the belief and of the hidden units of the heads.
     termination_weight, reward_weight: factors on the losses of the heads.
     """
 
@@ -57,6 +59,7 @@ class DynamicsConfig:
     belief_size: int = 128
     mixtures: int = 5
     context_noise: float = 0.1
+    noise_scale: float = 1.0
     finest_steps: int = 4
     shortcut_fraction: float = 0.0
     sampling_steps: int = 4

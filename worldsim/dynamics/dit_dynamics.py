@@ -132,7 +132,8 @@ class DiTDynamics(Dynamics):
         # The first frame of a clip has no memory: nothing could predict it.
         known = clip.frame_valid & (torch.arange(frames, device=device) > 0)
         frame_weight = diffusion.ramp_weight(tau, self.config.finest_steps) * known
-        error = (clean - target).square().mean(-1)  # (B, T, N)
+        # (B, T, N), in mean squared innovations whatever the noise
+        error = (clean - target).square().mean(-1) * self.config.noise_scale**2
         latent_loss = (error * token_weight * frame_weight[..., None]).sum() / shared_count(
             (token_weight * known[..., None]).sum()
         )
@@ -248,7 +249,8 @@ class DiTDynamics(Dynamics):
         distilled = self.sampler is not None and sampling_steps == self.config.sampling_steps
         denoiser = self.denoiser(state, actions, self.sampler if distilled else None)
         drawn = diffusion.sample(denoiser, at_temperature(noise[:, :1], temperature), sampling_steps)
-        return self.advance(state, denoiser.latents(drawn.latents), actions, noise[:, 1:], drawn.movement[:, 0])
+        movement = drawn.movement[:, 0] * self.config.noise_scale**2
+        return self.advance(state, denoiser.latents(drawn.latents), actions, noise[:, 1:], movement)
 
     def denoiser(self, state: DiTState, actions: Tensor, network: DiT | None = None) -> Denoiser:
         """Of the next frame after `state` and actions (B, A), by `network`, by default the one that was trained."""
@@ -333,9 +335,9 @@ class DiTDynamics(Dynamics):
 class Denoiser:
     """The denoising pass as the callable that `worldsim.diffusion` takes, on innovations.
 
-    What is denoised is not the frame but what it adds to the best linear guess from the frame before, at unit scale. So
-    pure noise is as large as the surprise it stands for, and a few denoising steps choose among possible futures
-    instead of spending themselves on finding the present again.
+    What is denoised is not the frame but what it adds to the best linear guess from the frame before. Noise is a few
+    times as large as the usual surprise (`noise_scale`), so a few denoising steps choose among possible futures, the
+    rare and large ones too, instead of spending themselves on finding the present again.
     """
 
     dynamics: DiTDynamics
@@ -354,27 +356,34 @@ class Denoiser:
         return self.dynamics.expectation(self.previous)
 
     @cached_property
+    def unit(self) -> Tensor:
+        """The standard deviation of the noise in unit-scale latents, and so the unit in which innovations are given."""
+        return self.dynamics.scale.innovation * self.dynamics.config.noise_scale
+
+    @cached_property
     def prior(self) -> diffusion.Prior:
         """What is known of innovations at unit scale."""
-        return diffusion.Prior(self.expected.spread / self.dynamics.scale.innovation)
+        return diffusion.Prior(self.expected.spread / self.unit)
 
     def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
         """Noisy innovations (B, T, N, D) -> clean ones."""
         dynamics, mean = self.dynamics, self.expected.mean
         condition = self.network.condition(tau, step_size, self.actions, self.has_action)
-        place = tau[..., None, None] * mean + dynamics.scale.innovation * noisy
+        level = tau[..., None, None]
+        size = level + (1 - level) * dynamics.config.noise_scale  # of the frame and the noise together, roughly
+        place = (level * mean + self.unit * noisy) / size
         bounded = self.prior.normalised(noisy, tau).clamp(-INNOVATION_BOUND, INNOVATION_BOUND)
         inputs = torch.cat([place, self.previous, bounded], dim=-1)
         output = self.network(inputs, condition, self.past_belief, self.positions, self.memory, self.visible)
         return self.prior.clean_estimate(noisy, output.latents, tau)
 
     def innovation(self, latents: Tensor) -> Tensor:
-        """What frames add to what is expected of them, in units of its root mean square, (B, T, N, D)."""
-        return (latents - self.expected.mean) / self.dynamics.scale.innovation
+        """What frames add to what is expected of them, in `unit`s, (B, T, N, D)."""
+        return (latents - self.expected.mean) / self.unit
 
     def latents(self, innovation: Tensor) -> Tensor:
         """The inverse of `innovation`."""
-        return self.expected.mean + self.dynamics.scale.innovation * innovation
+        return self.expected.mean + self.unit * innovation
 
 
 def _shift(frames: Tensor) -> Tensor:
