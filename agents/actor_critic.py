@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.returns import lambda_returns
 from worldsim.agents.rollout import Envs, EpisodeStatistics, Given, Rollout, check_autoreset, play_rollout
 from worldsim.agents.values import ValueNetwork
+from worldsim.cuda_graphs import Recorder, recordable
 
 CHUNK = 1024  # rows per forward pass outside the gradient steps: bounds the memory that pixels take
+EAGER_STEPS = 3  # on a GPU, before gradient steps are recorded
 RANGE_RATE = 0.1  # share of the newest update in the moving average of the returns' percentile range
 
 
@@ -74,6 +77,11 @@ class ActorCriticLearner:
             eps=config.adam_epsilon,
             fused=True,
         )
+        self._minibatch: Callable[..., tuple[Tensor, ...]] = partial(self._gradient_step, True)
+        self._value_minibatch: Callable[..., tuple[Tensor, ...]] = partial(self._gradient_step, False)
+        if self.device.type == "cuda":  # where launching a step takes longer than the step
+            self._minibatch = Recorder(self._minibatch, EAGER_STEPS)
+            self._value_minibatch = Recorder(self._value_minibatch, EAGER_STEPS)
         self.updates = 0
         self.returns_range = torch.zeros(())
         self._statistics = EpisodeStatistics(envs.num_envs)
@@ -185,36 +193,30 @@ class ActorCriticLearner:
         self.value.observe(batch.returns)
         size = len(batch.returns)
         parts = -(-size // config.minibatch_size)
+        weight = torch.tensor(bonus, device=self.device)
         policy_active = True
-        policy_sums, value_sums = torch.zeros(4), 0.0
-        policy_steps = value_steps = epochs = 0
+        policy_parts: list[Tensor] = []
+        value_losses: list[Tensor] = []
+        epochs = 0
         for _ in range(config.epochs):
-            divergence, steps = 0.0, 0
+            policy_parts_before = len(policy_parts)
             for part in torch.randperm(size, generator=self.generator).tensor_split(parts):
                 rows = part.to(self.device)
-                inputs = self.policy.inputs(batch.observations[rows])
-                self.optimizer.zero_grad()
-                value_loss = self.value.loss(inputs, batch.returns[rows])
-                value_loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.value.parameters(), config.gradient_clip)
-                value_sums += value_loss.item()
-                value_steps += 1
-                if policy_active:
-                    sums = self._policy_backward(inputs, batch, rows, bonus)
-                    torch.nn.utils.clip_grad_norm_(self.policy.parameters(), config.gradient_clip)
-                    policy_sums += sums
-                    divergence += float(sums[2])
-                    steps += 1
-                self.optimizer.step()
-            policy_steps += steps
+                transitions = (tensor[rows] for tensor in vars(batch).values())
+                minibatch = self._minibatch if policy_active else self._value_minibatch
+                value_loss, *told = minibatch(*transitions, weight)
+                value_losses.append(value_loss)
+                policy_parts += told
             epochs += policy_active
-            if config.max_kl and steps and divergence / steps > config.max_kl:
+            newest = policy_parts[policy_parts_before:]
+            if config.max_kl and newest and float(torch.stack(newest)[:, 2].mean()) > config.max_kl:
                 policy_active = False
-        policy_loss, entropy, divergence, clipped = (policy_sums / policy_steps).tolist()
+        policy_loss, entropy, divergence, clipped = torch.stack(policy_parts).mean(0).tolist()
+        value_loss_mean = float(torch.stack(value_losses).mean())
         return {
-            "loss": policy_loss - bonus * entropy + value_sums / value_steps,
+            "loss": policy_loss - bonus * entropy + value_loss_mean,
             "policy_loss": policy_loss,
-            "value_loss": value_sums / value_steps,
+            "value_loss": value_loss_mean,
             "entropy": entropy,
             "entropy_bonus": bonus,
             "approx_kl": divergence,
@@ -222,21 +224,50 @@ class ActorCriticLearner:
             "policy_epochs": float(epochs),
         }
 
-    def _policy_backward(self, inputs: Tensor, batch: Batch, rows: Tensor, bonus: float) -> Tensor:
-        """Gradients of the clipped objective. Returns loss, entropy, KL(old || new), clipped share: (4,) on the CPU."""
+    def _gradient_step(
+        self,
+        with_policy: bool,
+        observations: Tensor,
+        raw_actions: Tensor,
+        log_probs: Tensor,
+        returns: Tensor,
+        values: Tensor,
+        advantages: Tensor,
+        bonus: Tensor,
+    ) -> tuple[Tensor, ...]:
+        """One on some transitions, as in a `Batch`; bonus: () the weight of the entropy.
+
+        Gives the value's loss, and of the policy its loss, entropy, KL(old || new) and clipped share, (4,).
+        """
+        inputs = self.policy.inputs(observations)
+        self.optimizer.zero_grad()
+        value_loss = self.value.loss(inputs, returns)
+        torch.autograd.backward(value_loss)
+        torch.nn.utils.clip_grad_norm_(self.value.parameters(), self.config.gradient_clip)
+        told = [value_loss.detach()]
+        if with_policy:
+            told.append(self._policy_backward(inputs, raw_actions, log_probs, advantages, bonus))
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.gradient_clip)
+        with recordable([self.optimizer]):
+            self.optimizer.step()
+        return tuple(told)
+
+    def _policy_backward(
+        self, inputs: Tensor, raw_actions: Tensor, log_probs: Tensor, advantages: Tensor, bonus: Tensor
+    ) -> Tensor:
+        """Gradients of the clipped objective. Returns loss, entropy, KL(old || new), clipped share: (4,)."""
         clip = self.config.clip_ratio
         policy = self.policy.distribution(inputs)
-        log_ratio = policy.log_prob(batch.raw_actions[rows]) - batch.log_probs[rows]
+        log_ratio = policy.log_prob(raw_actions) - log_probs
         ratio = log_ratio.exp()
-        advantages = batch.advantages[rows]
         # Schulman et al. (2017), "Proximal policy optimization algorithms", eq. 7.
         loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
         entropy = policy.entropy().mean()
-        (loss - bonus * entropy).backward()
+        torch.autograd.backward(loss - bonus * entropy)
         with torch.no_grad():
             divergence = (ratio - 1 - log_ratio).mean()
             clipped = ((ratio - 1).abs() > clip).float().mean()
-            return torch.stack([loss, entropy, divergence, clipped]).cpu()
+            return torch.stack([loss, entropy, divergence, clipped])
 
     def state_dict(self) -> dict[str, Any]:
         """All of the learner's state: tensors and plain numbers, so that `torch.load(weights_only=True)` reads it."""

@@ -26,7 +26,7 @@ from worldsim.data.store import EpisodeStore
 from worldsim.device import autocast
 from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import save_model
-from worldsim.optimization import adamw, average_weights, warmup_cosine
+from worldsim.optimization import adamw, average_decay, average_weights, warmup_cosine
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.loss import psnr, reconstruction_loss, reconstruction_psnr
 from worldsim.tokenizers.pixel_range import to_model_range
@@ -76,7 +76,7 @@ class DecoderLearner:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
         self._optimizer.step()
         self.step += 1
-        average_weights(self.tokenizer, self.model, self.config.ema_decay, self.step)
+        average_weights(self.tokenizer, self.model, average_decay(self.config.ema_decay, self.step))
         return {
             "loss": float(result.loss.detach()),
             "psnr": psnr(float(result.squared_error)),

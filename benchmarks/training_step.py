@@ -11,6 +11,7 @@ products had to be done.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from worldsim.config import load_config
 from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
+from worldsim.descent import EAGER_STEPS, Descent
 from worldsim.device import autocast, describe
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
@@ -72,8 +74,9 @@ def main() -> None:
 class Training:
     """A step of training the dynamics.
 
-    parts: seconds of "forward", "backward" and "optimizer", medians. work: floating-point operations of the matrix
-    products. frames: of the clips. shapes: (rows, inputs, outputs) of each linear layer, once for each pass.
+    parts: seconds of "forward", "backward" and "optimizer", medians; on a GPU "recorded" alone, all three in one. work:
+    floating-point operations of the matrix products. frames: of the clips. shapes: (rows, inputs, outputs) of each
+    linear layer, once for each pass.
     """
 
     parts: dict[str, float]
@@ -101,7 +104,7 @@ def dynamics_training(
     model = DiTDynamics(config, tokens, channels, grid, action_feature_count(spec)).to(device)
     optimizers = OPTIMIZERS[config.optimizer](model, 1e-4, config.weight_decay)
     clip = random_clip(config.batch_clips, config.clip_frames, model, device)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator(device).manual_seed(0)
     shapes: list[tuple[int, int, int]] = []
 
     def forward() -> torch.Tensor:
@@ -134,13 +137,38 @@ def dynamics_training(
         }
 
     steps = [step() for _ in range(REPEATS)]
+    parts = {name: statistics.median(seconds[name] for seconds in steps) for name in steps[0]}
+    if device.type == "cuda":
+        parts = {"recorded": recorded_step(model, clip, generator, optimizers, dtype)}
     return Training(
-        parts={name: statistics.median(seconds[name] for seconds in steps) for name in steps[0]},
+        parts=parts,
         work=counter.get_total_flops(),
         frames=config.batch_clips * config.clip_frames,
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         shapes=shapes,
     )
+
+
+def recorded_step(
+    model: DiTDynamics,
+    clip: LatentClip,
+    generator: torch.Generator,
+    optimizers: list[torch.optim.Optimizer],
+    dtype: torch.dtype,
+) -> float:
+    """Median seconds of a whole step as a learner takes it on a GPU, recorded as a CUDA graph."""
+
+    def loss(*tensors: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with autocast(clip.latents.device, dtype):
+            return model.loss(LatentClip(*tensors), generator=generator)
+
+    average = copy.deepcopy(model).requires_grad_(False)
+    settings = {"gradient_clip": 1.0, "ema_decay": 0.99}
+    descent = Descent(loss, model, average, optimizers, recordable=True, generators=[generator], **settings)
+    batch = list(vars(clip).values())
+    for _ in range(EAGER_STEPS + 2):
+        descent.step(batch, 1e-4, 1)
+    return statistics.median(timed(lambda: descent.step(batch, 1e-4, 1), clip.latents.device) for _ in range(20))
 
 
 def own_shapes_rate(training: Training, dtype: torch.dtype, device: torch.device) -> float:

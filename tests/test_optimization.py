@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from worldsim.optimization import OPTIMIZERS, adamw, average_weights, warmup_cosine
+from worldsim.optimization import OPTIMIZERS, adamw, average_decay, average_weights, warmup_cosine
 
 
 def test_schedule_warms_up_and_decays_to_a_tenth() -> None:
@@ -42,7 +42,7 @@ def test_the_average_begins_as_a_mean_and_ends_as_a_moving_average() -> None:
     average, model = nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)
     nn.init.zeros_(average.weight)
     nn.init.ones_(model.weight)
-    average_weights(average, model, decay=0.999, step=1)
+    average_weights(average, model, average_decay(0.999, step=1))
     assert average.weight.item() == pytest.approx(0.9)
-    average_weights(average, model, decay=0.5, step=10_000)
+    average_weights(average, model, average_decay(0.5, step=10_000))
     assert average.weight.item() == pytest.approx(0.95)

@@ -58,16 +58,16 @@ def draw_flow_levels(batch: int, frames: int, finest_steps: int, generator: torc
     With `finest_steps` K they are 0, 1 / K, ..., (K - 1) / K. So pure noise, where every sampling begins, is one
     training sample in K; with K = 1 it is all of them, and the model a regression to the mean of what may come.
     """
-    tau = torch.randint(finest_steps, (batch, frames), generator=generator) / finest_steps
+    tau = torch.randint(finest_steps, (batch, frames), generator=generator, device=generator.device) / finest_steps
     return NoiseLevels(tau, torch.full_like(tau, 1.0 / finest_steps))
 
 
 def draw_shortcut_levels(batch: int, frames: int, finest_steps: int, generator: torch.Generator) -> NoiseLevels:
     """Step sizes 2, 4, ... times the finest, each equally likely, and tau a multiple of the step below 1."""
     doublings = finest_steps.bit_length() - 1
-    exponent = torch.randint(1, doublings + 1, (batch, frames), generator=generator)
+    exponent = torch.randint(1, doublings + 1, (batch, frames), generator=generator, device=generator.device)
     step_size = torch.pow(2.0, exponent.float()) / finest_steps
-    positions = torch.floor(torch.rand(batch, frames, generator=generator) / step_size)
+    positions = torch.floor(torch.rand(batch, frames, generator=generator, device=generator.device) / step_size)
     return NoiseLevels(positions * step_size, step_size)
 
 

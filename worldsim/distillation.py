@@ -31,7 +31,7 @@ from worldsim.dynamics.dit import DiT
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, at_temperature
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
-from worldsim.optimization import OPTIMIZERS, average_weights, set_learning_rate, warmup_cosine
+from worldsim.optimization import OPTIMIZERS, average_decay, average_weights, set_learning_rate, warmup_cosine
 from worldsim.scripted_policies import draw, drawable
 from worldsim.world_model import WorldModel, row_generator
 
@@ -127,7 +127,7 @@ class DistillationLearner:
         for optimizer in self._optimizers:
             optimizer.step()
         self.step += 1
-        average_weights(self.average, self.network, EMA_DECAY, self.step)
+        average_weights(self.average, self.network, average_decay(EMA_DECAY, self.step))
         self._go_on(dreamt, actions, noise[:, 1:])
         metrics = {"loss": float(loss.detach()), "learning_rate": learning_rate, "grad_norm": float(norm)}
         return metrics | {f"error_{index}": float(error) for index, error in enumerate(errors)}

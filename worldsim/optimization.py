@@ -55,13 +55,17 @@ def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) 
     ]
 
 
+def average_decay(decay: float, step: int) -> float:
+    """Of the running average at a step from 1 on: a plain mean at first, so that short trainings forget their start."""
+    return min(decay, step / (step + 9.0))
+
+
 @torch.no_grad()
-def average_weights(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
-    """Move the running average towards the model; a plain mean at first, so that short trainings forget their start.
+def average_weights(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the running average towards the model.
 
     Buffers, such as a codebook, which is a running mean itself, are taken as they are.
     """
-    decay = min(decay, step / (step + 9.0))
     for mean, current in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(whole(current), 1.0 - decay)
     for kept, newest in zip(average.buffers(), model.buffers(), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
+from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import Dynamics, DynamicsState, Outcome
+from worldsim.dynamics.recorded import RecordedSteps
 from worldsim.endings import EndingReader
 from worldsim.errors import UserError
 from worldsim.start_contexts import StartContexts
@@ -111,6 +113,9 @@ class WorldModel:
         self.dynamics = dynamics.to(self.device).requires_grad_(False).eval()
         for network in (self.tokenizer, self.dynamics):
             _cast_weights(network, dtype)
+        self._dream: Callable[..., tuple[Any, Outcome]] = self.dynamics.step
+        if isinstance(self.dynamics, DiTDynamics) and self.device.type == "cuda":
+            self._dream = RecordedSteps(self.dynamics)
         self.start_contexts = start_contexts
         self.temperature = temperature
         self.feature_frames = feature_frames
@@ -217,7 +222,7 @@ class WorldModel:
         variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
         features = action_features(self.spec, actions).to(self.device)
         steps = sampling_steps or self.dynamics.config.sampling_steps
-        dynamics, outcome = self.dynamics.step(state.dynamics, features, noise, steps, variance)
+        dynamics, outcome = self._dream(state.dynamics, features, noise, steps, variance)
         return self._advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()

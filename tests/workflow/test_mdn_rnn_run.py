@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(600)  # seconds of work, but on a busy machine 
 
 KILLS = (
     Stop("worldsim.tokenizers.learner:variational_loss", 5),
-    Stop("worldsim.dynamics.learner:average_weights", 5),
+    Stop("worldsim.dynamics.learner:warmup_cosine", 5),
     Stop("worldsim.agents.cma_es:_set_parameters", 2),
 )
 

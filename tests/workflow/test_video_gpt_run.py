@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 KILLS = (
     Stop("worldsim.tokenizers.learner:perplexity", 5),
-    Stop("worldsim.dynamics.learner:average_weights", 5),
+    Stop("worldsim.dynamics.learner:warmup_cosine", 5),
 )
 
 

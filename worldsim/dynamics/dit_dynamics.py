@@ -32,14 +32,15 @@ class DiTState:
 
     memory: ring of keys and values, (layers, 2, B, N + registers, heads, window - 1, head_width).
     filled: bool (B, window - 1), which slots of the ring hold frames of this row's episode. previous: (B, N, D), the
-    last frame with its context noise. belief: (B, belief_size). clock: frames seen so far, common to all rows.
+    last frame with its context noise. belief: (B, belief_size). clock: frames seen so far, common to all rows; in a
+    step that is recorded as a CUDA graph a tensor (1,), int64.
     """
 
     memory: Tensor
     filled: Tensor
     previous: Tensor
     belief: Tensor
-    clock: int
+    clock: int | Tensor
 
     def clone(self) -> DiTState:
         """A copy that shares nothing, to branch a dream."""
@@ -194,7 +195,7 @@ class DiTDynamics(Dynamics):
         )
         noise = _noise(real.shape, generator, device)
         made = denoiser.latents(diffusion.sample(denoiser, noise, self.config.sampling_steps).latents)
-        chosen = torch.rand(rows, frames, generator=generator).to(device) < 0.5
+        chosen = torch.rand(rows, frames, generator=generator, device=generator.device).to(device) < 0.5
         chosen = chosen & clip.frame_valid[:rows] & (torch.arange(frames, device=device) > 0)
         return torch.where(chosen[..., None, None], made, real)
 
@@ -227,6 +228,8 @@ class DiTDynamics(Dynamics):
 
         Keys are rotated by their position, so a ring written at another clock is turned, slot and angle, to this one.
         """
+        assert isinstance(state.clock, int), "recordings hold single steps"
+        assert isinstance(fresh.clock, int)
         shift = state.clock - fresh.clock
         slots = self.config.window - 1
         source = (torch.arange(slots, device=rows.device) - shift) % slots
@@ -302,8 +305,12 @@ class DiTDynamics(Dynamics):
             state.filled[:, None],
         )
         slot = state.clock % (self.config.window - 1)
-        state.memory[..., slot, :] = output.memory[..., 0, :]
-        state.filled[:, slot] = True
+        if isinstance(slot, Tensor):
+            state.memory.index_copy_(-2, slot, output.memory)
+            state.filled.index_fill_(1, slot, True)
+        else:
+            state.memory[..., slot, :] = output.memory[..., 0, :]
+            state.filled[:, slot] = True
         advanced = replace(state, previous=context[:, 0], belief=output.belief[:, 0], clock=state.clock + 1)
         return advanced, Outcome(latents[:, 0], output.belief[:, 0], reward, termination, uncertainty)
 
@@ -324,7 +331,8 @@ class DiTDynamics(Dynamics):
         return torch.cat([context, previous, innovation.clamp(-INNOVATION_BOUND, INNOVATION_BOUND)], dim=-1)
 
     def _positions(self, state: DiTState) -> Tensor:
-        return torch.tensor([state.clock % (2 * self.config.window)], device=state.belief.device)
+        position = state.clock % (2 * self.config.window)
+        return position if isinstance(position, Tensor) else torch.tensor([position], device=state.belief.device)
 
     def _context_noised(self, latents: Tensor, noise: Tensor) -> Tensor:
         tau = torch.full(latents.shape[:2], 1 - self.config.context_noise, device=latents.device)
@@ -392,4 +400,4 @@ def _shift(frames: Tensor) -> Tensor:
 
 
 def _noise(shape: torch.Size, generator: torch.Generator, device: torch.device) -> Tensor:
-    return torch.randn(shape, generator=generator).to(device)
+    return torch.randn(shape, generator=generator, device=generator.device).to(device)

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,16 @@ from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.clips import Clip, ClipSampler
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
+from worldsim.descent import Descent
 from worldsim.device import autocast
 from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
+from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import Dynamics, LatentClip
-from worldsim.optimization import OPTIMIZERS, average_weights, set_learning_rate, warmup_cosine
+from worldsim.optimization import OPTIMIZERS, warmup_cosine
 
+GRADIENT_CLIP = 1.0
 HELD_OUT_EVERY = 500
 HELD_OUT_CLIPS = 64
 CALIBRATION_CLIPS, CALIBRATION_BATCHES = 64, 16
@@ -77,8 +81,20 @@ class DynamicsLearner:
                 self.model.follow_codes(codes)
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self._loss = distributed.data_parallel(self.model, self.model.loss)
+        loss = distributed.data_parallel(self.model, self.model.loss)
         self._optimizers = OPTIMIZERS[config.optimizer](self.model, config.learning_rate, config.weight_decay)
+        # On a GPU: seeded anew for each step from the one on the CPU, so that a run may move to another device.
+        self._noise = self._generator if self.device.type == "cpu" else torch.Generator(self.device)
+        self._descent = Descent(
+            partial(self._loss_of, loss),
+            self.model,
+            self.average,
+            self._optimizers,
+            gradient_clip=GRADIENT_CLIP,
+            ema_decay=config.ema_decay,
+            recordable=isinstance(self.model, DiTDynamics),
+            generators=() if self._noise is self._generator else (self._noise,),
+        )
 
     def update(self) -> dict[str, float]:
         """One optimizer step on `batch_clips` clips.
@@ -91,25 +107,22 @@ class DynamicsLearner:
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
         )
-        set_learning_rate(self._optimizers, learning_rate)
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
         clip = self.latent_clip(self._sampler.sample(self.config.batch_clips, distributed.rows()))
-        with autocast(self.device, self.dtype):
-            loss, parts = self._loss(clip, generator=self._generator)
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()
+        if self._noise is not self._generator:
+            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
         self.step += 1
-        average_weights(self.average, self.model, self.config.ema_decay, self.step)
-        metrics = distributed.means({"loss": loss.detach(), **parts})
-        metrics |= {"learning_rate": learning_rate, "grad_norm": float(distributed.whole(norm))}
+        descended = self._descent.step(list(vars(clip).values()), learning_rate, self.step)
+        norm = float(descended.pop("grad_norm"))
+        metrics = distributed.means(descended) | {"learning_rate": learning_rate, "grad_norm": norm}
         if self.step == self.config.steps:
             metrics |= self._calibrate_termination()
         if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
             metrics |= self.evaluate()
         return metrics
+
+    def _loss_of(self, loss: distributed.Loss, *clip: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        with autocast(self.device, self.dtype):
+            return loss(LatentClip(*clip), generator=self._noise)
 
     def _calibrate_termination(self) -> dict[str, float]:
         """Scale and shift the result's termination logits so that held-out endings are as likely as they are.

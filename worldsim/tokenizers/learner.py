@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from worldsim import distributed
 from worldsim.codebook import perplexity
 from worldsim.data.store import EpisodeStore
+from worldsim.descent import Descent
 from worldsim.device import autocast
 from worldsim.errors import UserError
-from worldsim.optimization import adamw, average_weights, set_learning_rate, warmup_cosine
+from worldsim.optimization import adamw, warmup_cosine
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.tokenizers.convolutional import ConvolutionalTokenizer, variational_loss
@@ -71,8 +72,18 @@ class TokenizerLearner:
             self.model.load_state_dict(begin_with.state_dict())
         self.model.to(self.device)
         self.tokenizer = copy.deepcopy(self.model).requires_grad_(False).eval()
-        self._loss = distributed.data_parallel(self.model, partial(LOSSES[config.kind], self))
+        loss = distributed.data_parallel(self.model, partial(LOSSES[config.kind], self))
         (self._optimizer,) = adamw(self.model, config.learning_rate, config.weight_decay)
+        self._descent = Descent(
+            loss,
+            self.model,
+            self.tokenizer,
+            [self._optimizer],
+            gradient_clip=config.gradient_clip,
+            ema_decay=config.ema_decay,
+            recordable=config.kind == "vit",
+            generators=() if self.device.type == "cpu" else (self._masks,),
+        )
 
     def update(self) -> dict[str, float]:
         """One optimizer step on `batch_frames` random training frames.
@@ -83,23 +94,17 @@ class TokenizerLearner:
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
         )
-        set_learning_rate([self._optimizer], learning_rate)
         drawn = self._pool.sample(self.config.batch_frames, self._numpy, distributed.rows())
-        loss, parts = self._loss(to_model_range(self._to_device(drawn)))
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        self._optimizer.step()
         self.step += 1
-        average_weights(self.tokenizer, self.model, self.config.ema_decay, self.step)
-
-        means = distributed.means({"loss": loss.detach(), **parts})
+        descended = self._descent.step([to_model_range(self._to_device(drawn))], learning_rate, self.step)
+        norm = float(descended.pop("grad_norm"))
+        means = distributed.means(descended)
         metrics = {
             "loss": means.pop("loss"),
             "psnr": psnr(means.pop("squared_error")),
             **means,
             "learning_rate": learning_rate,
-            "grad_norm": float(distributed.whole(norm)),
+            "grad_norm": norm,
         }
         if self.step % EVALUATE_EVERY == 0 or self.step == self.config.steps:
             metrics |= self.evaluate()
