@@ -2,7 +2,6 @@
 
     python -m benchmarks.throughput --model take_cover --json throughput.json
     python -m benchmarks.throughput --model runs/mine --threads 2 --last-step 100000
-    python -m benchmarks.throughput --compiled                 # on a GPU: networks compiled, replayed as CUDA graphs
 
 Frames a second of dreams with everything that an env step brings (reward, ending, uncertainty), with and without the
 decoded picture; what a step costs late in a rollout against early; training of the tokenizer, the dynamics and an
@@ -31,7 +30,6 @@ import torch
 from benchmarks.training_step import dynamics_training, matrix_rate, own_shapes_rate, timed
 from worldsim.agents.actor_critic import ActorCriticLearner
 from worldsim.agents.config import ActorCriticConfig
-from worldsim.compiled import compile_networks
 from worldsim.data.files import write_json
 from worldsim.device import autocast, describe
 from worldsim.dream import DreamVectorEnv
@@ -56,14 +54,8 @@ def main() -> None:
     keep_freed_memory()
     model = load_here(model_folder(arguments.model))
     device, dtype = model.device, model.dtype
-    if arguments.compiled:
-        compile_networks(model)
 
-    report: dict[str, Any] = {
-        "model": arguments.model,
-        "compiled": arguments.compiled,
-        "machine": machine(device, dtype),
-    }
+    report: dict[str, Any] = {"model": arguments.model, "machine": machine(device, dtype)}
     here = report["machine"]
     print(f"{arguments.model} on {here['processor']}, {arguments.threads} thread(s), {here['device']}")
     report["matrix_gflops"] = {
@@ -81,9 +73,8 @@ def main() -> None:
     report["dream_frames_per_second"] = {batch: rates["decoded"][str(default)] for batch, rates in table.items()}
 
     report |= rollout_cost(model, arguments.last_step)
-    if not arguments.compiled:  # trainings run as they are
-        report |= training_rates(model, dtype, arguments.seconds)
-        report |= agent_rate(model)
+    report |= training_rates(model, dtype, arguments.seconds)
+    report |= agent_rate(model)
     report["peak_memory_mb"] = peak_memory()
     if device.type == "cuda":
         report["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated(device) / 1e6
@@ -257,7 +248,6 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1, one core)")
     parser.add_argument("--batches", type=int, nargs="+", default=list(BATCHES), help="rows dreamt at once")
-    parser.add_argument("--compiled", action="store_true", help="dream by compiled networks (needs a GPU)")
     parser.add_argument("--seconds", type=float, default=3.0, help="of measuring each figure (default: 3)")
     parser.add_argument("--last-step", type=int, default=5000, help="of the long rollout (default: 5000)")
     parser.add_argument("--json", type=Path, help="file for the report")
