@@ -139,7 +139,7 @@ def dynamics_training(
     steps = [step() for _ in range(REPEATS)]
     parts = {name: statistics.median(seconds[name] for seconds in steps) for name in steps[0]}
     if device.type == "cuda":
-        parts = {"recorded": recorded_step(model, clip, generator, optimizers, dtype)}
+        parts = {"recorded": recorded_step(model, clip, optimizers, dtype)}
     return Training(
         parts=parts,
         work=counter.get_total_flops(),
@@ -150,21 +150,17 @@ def dynamics_training(
 
 
 def recorded_step(
-    model: DiTDynamics,
-    clip: LatentClip,
-    generator: torch.Generator,
-    optimizers: list[torch.optim.Optimizer],
-    dtype: torch.dtype,
+    model: DiTDynamics, clip: LatentClip, optimizers: list[torch.optim.Optimizer], dtype: torch.dtype
 ) -> float:
     """Median seconds of a whole step as a learner takes it on a GPU, recorded as a CUDA graph."""
 
     def loss(*tensors: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with autocast(clip.latents.device, dtype):
-            return model.loss(LatentClip(*tensors), generator=generator)
+            return model.loss(LatentClip(*tensors), generator=descent.noise)
 
     average = copy.deepcopy(model).requires_grad_(False)
     settings = {"gradient_clip": 1.0, "ema_decay": 0.99}
-    descent = Descent(loss, model, average, optimizers, recordable=True, generators=[generator], **settings)
+    descent = Descent(loss, model, average, optimizers, generator=torch.Generator(), recordable=True, **settings)
     batch = list(vars(clip).values())
     for _ in range(EAGER_STEPS + 2):
         descent.step(batch, 1e-4, 1)

@@ -48,7 +48,16 @@ def descent(optimizer: str, device: str = "cpu", recordable: bool = False) -> tu
         return error, {"error": error.detach()}
 
     optimizers = OPTIMIZERS[optimizer](network, 0.1, 0.1)
-    steps = Descent(loss, network, average, optimizers, gradient_clip=1.0, ema_decay=0.9, recordable=recordable)
+    steps = Descent(
+        loss,
+        network,
+        average,
+        optimizers,
+        gradient_clip=1.0,
+        ema_decay=0.9,
+        generator=torch.Generator(),
+        recordable=recordable,
+    )
     return steps, network, average
 
 

@@ -26,26 +26,30 @@ class Descent:
         *,
         gradient_clip: float,
         ema_decay: float,
+        generator: torch.Generator,
         recordable: bool,
-        generators: Sequence[torch.Generator] = (),
     ) -> None:
         """loss: of the tensors of a batch, and its parts. average: what `worldsim.optimization.average_weights` moves.
 
-        recordable: whether `loss` is as `worldsim.cuda_graphs.Recorder` wants it. generators: on the GPU, for `loss`.
+        generator: on the CPU; `noise` follows from it, the generator on the model's device from which `loss` must draw.
+        recordable: whether `loss` is as `worldsim.cuda_graphs.Recorder` wants it.
         """
         self._loss, self._model, self._average, self._optimizers = loss, model, average, optimizers
-        self._gradient_clip, self._ema_decay = gradient_clip, ema_decay
+        self._gradient_clip, self._ema_decay, self._generator = gradient_clip, ema_decay, generator
+        self._device = next(model.parameters()).device
+        self.noise = generator if self._device.type == "cpu" else torch.Generator(self._device)
         self._names: list[str] = []
-        on_gpu = next(model.parameters()).device.type == "cuda"
         self._recorder: Recorder | None = None
-        if recordable and on_gpu and distributed.size() == 1:
-            self._recorder = Recorder(self._recorded, EAGER_STEPS, generators)
+        if recordable and self._device.type == "cuda" and distributed.size() == 1:
+            self._recorder = Recorder(self._recorded, EAGER_STEPS, [self.noise])
 
     def step(self, batch: Sequence[Tensor], learning_rate: float, steps: int) -> dict[str, Tensor]:
         """One step on a batch, the `steps`-th of the training; gives "loss", "grad_norm" and the parts of the loss."""
         decay = average_decay(self._ema_decay, steps)
+        if self.noise is not self._generator:  # seeded anew: what is saved is the one on the CPU, whatever the device
+            self.noise.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
         if self._recorder is not None:
-            rates = torch.tensor([learning_rate, 1.0 - decay], device=next(self._model.parameters()).device)
+            rates = torch.tensor([learning_rate, 1.0 - decay], device=self._device)
             told = self._recorder(*batch, rates)
             return dict(zip(self._names, told, strict=True))
         set_learning_rate(self._optimizers, learning_rate)

@@ -83,8 +83,6 @@ class DynamicsLearner:
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         loss = distributed.data_parallel(self.model, self.model.loss)
         self._optimizers = OPTIMIZERS[config.optimizer](self.model, config.learning_rate, config.weight_decay)
-        # On a GPU: seeded anew for each step from the one on the CPU, so that a run may move to another device.
-        self._noise = self._generator if self.device.type == "cpu" else torch.Generator(self.device)
         self._descent = Descent(
             partial(self._loss_of, loss),
             self.model,
@@ -92,8 +90,8 @@ class DynamicsLearner:
             self._optimizers,
             gradient_clip=GRADIENT_CLIP,
             ema_decay=config.ema_decay,
+            generator=self._generator,
             recordable=isinstance(self.model, DiTDynamics),
-            generators=() if self._noise is self._generator else (self._noise,),
         )
 
     def update(self) -> dict[str, float]:
@@ -108,8 +106,6 @@ class DynamicsLearner:
             self.step, self.config.warmup_steps, self.config.steps
         )
         clip = self.latent_clip(self._sampler.sample(self.config.batch_clips, distributed.rows()))
-        if self._noise is not self._generator:
-            self._noise.manual_seed(int(torch.randint(2**62, (), generator=self._generator)))
         self.step += 1
         descended = self._descent.step(list(vars(clip).values()), learning_rate, self.step)
         norm = float(descended.pop("grad_norm"))
@@ -122,7 +118,7 @@ class DynamicsLearner:
 
     def _loss_of(self, loss: distributed.Loss, *clip: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         with autocast(self.device, self.dtype):
-            return loss(LatentClip(*clip), generator=self._noise)
+            return loss(LatentClip(*clip), generator=self._descent.noise)
 
     def _calibrate_termination(self) -> dict[str, float]:
         """Scale and shift the result's termination logits so that held-out endings are as likely as they are.

@@ -57,7 +57,7 @@ class TokenizerLearner:
         self.device, self.dtype = torch.device(device), dtype
         self.step = 0
         self._numpy = np.random.default_rng(np.random.SeedSequence([seed, 0]))
-        self._masks = torch.Generator(self.device).manual_seed(seed)
+        self._masks = torch.Generator().manual_seed(seed)
         self._pool = FramePool(store, "train")
         if not len(self._pool):
             raise UserError("the episode store has no training frames: collect episodes first")
@@ -81,8 +81,8 @@ class TokenizerLearner:
             [self._optimizer],
             gradient_clip=config.gradient_clip,
             ema_decay=config.ema_decay,
+            generator=self._masks,
             recordable=config.kind == "vit",
-            generators=() if self.device.type == "cpu" else (self._masks,),
         )
 
     def update(self) -> dict[str, float]:
@@ -148,10 +148,10 @@ class TokenizerLearner:
     def _masked_loss(self, frames: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Of the ViT on frames (B, H, W, C) in [-1, 1], with masked patches and noise on the latents."""
         model = cast(VitTokenizer, self.model)
-        mask = model.draw_mask(len(frames), self._masks)
+        mask = model.draw_mask(len(frames), self._descent.noise)
         with autocast(self.device, self.dtype):
             latents = model.encode_range(frames, mask)
-            noise = torch.randn(latents.shape, generator=self._masks, device=latents.device)
+            noise = torch.randn(latents.shape, generator=self._descent.noise, device=latents.device)
             reconstruction = model.decode_range(latents + self.config.latent_noise * noise)
         result = reconstruction_loss(reconstruction, frames, self.config.contrast_weight)
         return result.loss, {"squared_error": result.squared_error}
@@ -161,7 +161,7 @@ class TokenizerLearner:
         model = cast(ConvolutionalTokenizer, self.model)
         with autocast(self.device, self.dtype):
             posterior = model.posterior(frames)
-            reconstruction = model.decode_range(posterior.sample(self._masks))
+            reconstruction = model.decode_range(posterior.sample(self._descent.noise))
         result = variational_loss(reconstruction, frames, posterior, self.config.contrast_weight)
         return result.loss, {"squared_error": result.squared_error, "divergence": result.divergence}
 
