@@ -59,15 +59,14 @@ def main() -> None:
     temperature = model.temperature if arguments.temperature is None else arguments.temperature
     steps, deaths = draw_steps(store, arguments.split, arguments.deaths, max(AGES), arguments.seed)
     print(f"{deaths.sum()} deaths, {len(deaths) - deaths.sum()} other steps, temperature {temperature:g}")
-    said = {
-        age: hazard_after(model, store, latents, steps, age, temperature, arguments.draws, arguments.seed)
-        for age in tqdm(AGES, desc="ages")
-    }
-    found = compare(said, deaths)
     print(f"{'age':>5}{'of deaths':>12}{'of others':>12}{'AUROC':>8}{'excess kept':>13}")
-    for one in found:
-        auroc = "-" if one.auroc is None else f"{one.auroc:.3f}"
-        print(f"{one.age:5}{one.of_deaths:12.4f}{one.of_others:12.4f}{auroc:>8}{one.excess_kept:13.2f}")
+    said: dict[int, NDArray[np.float64]] = {}
+    for age in tqdm(AGES, desc="ages"):
+        said[age] = hazard_after(model, store, latents, steps, age, temperature, arguments.draws, arguments.seed)
+        found = compare(said, deaths)
+        newest = found[-1]
+        auroc = "-" if newest.auroc is None else f"{newest.auroc:.3f}"
+        tqdm.write(f"{age:5}{newest.of_deaths:12.4f}{newest.of_others:12.4f}{auroc:>8}{newest.excess_kept:13.2f}")
     if arguments.json:
         arguments.json.write_text(json.dumps([asdict(one) for one in found], indent=1) + "\n")
 

@@ -50,7 +50,7 @@ def main() -> None:
 
     real = SyncVectorEnv([partial(envs.make, config.env)] * arguments.envs, autoreset_mode=AutoresetMode.SAME_STEP)
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
-    learner = ActorCriticLearner(agent, ObservedVectorEnv(real, model), seed=config.seed)
+    learner = ActorCriticLearner(agent, ObservedVectorEnv(real, model), seed=config.seed, device=model.device)
     trained = fit(learner, steps=updates, folder=arguments.out, name="agent, real env", log_every=1)
     real.close()
     save_policy(

@@ -87,7 +87,7 @@ def train(config: RunConfig, folder: Path, temperature: float, agent: int, argum
         max_episode_steps=config.dream.max_episode_steps,
         temperature=temperature,
     )
-    learner = build_learner(config.agent, rows, seed=agent)
+    learner = build_learner(config.agent, rows, seed=agent, device=model.device)
     greedy = config.evaluate.greedy or config.agent.kind == "cma_es"
     for updates in todo:
         name = f"temperature {temperature:g}, agent {agent}"

@@ -31,7 +31,7 @@ from worldsim.model_folder import load_model, save_model
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
-from worldsim.workflow.showing import model_folder
+from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
 
 
@@ -48,13 +48,14 @@ def main() -> None:
 
     folder: Path = arguments.folder / "world_model"
     save_model(forgetful(load_model(model_folder(arguments.run)), config.seed), folder)
+    model = load_here(folder)
     rows = DreamVectorEnv(
-        load_model(folder, dtype=torch.bfloat16),
+        model,
         config.dream.num_envs,
         observation="features",
         max_episode_steps=config.dream.max_episode_steps,
     )
-    learner = ActorCriticLearner(config.agent, rows, seed=config.seed)
+    learner = ActorCriticLearner(config.agent, rows, seed=config.seed, device=model.device)
     fit(
         learner,
         steps=arguments.updates or config.agent_updates[-1],
