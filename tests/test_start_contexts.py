@@ -73,3 +73,13 @@ def test_contexts_are_consecutive_aligned_and_from_the_train_split(store: Episod
     assert contexts.at_start[:20].all()
     assert len(seen) == sum(lengths.values())
     assert len(contexts.only_episode_starts()) == int(contexts.at_start.sum())
+
+
+def test_some_lie_shortly_before_the_end_of_an_episode(store: EpisodeStore) -> None:
+    latents = encode_store(store, IndexEncoder(), "index", torch.device("cpu"), torch.float32, progress=False)
+    contexts = draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0, before_endings=200, reach=4)
+    episodes, steps = contexts.latents[100:, -1, 0, 0].long(), contexts.latents[100:, -1, 0, 1].long()
+    seen = {(int(episode), int(step)) for episode, step in zip(episodes, steps, strict=True)}
+    assert seen == {(0, 0), *((2, 8 - left) for left in (1, 2, 3, 4)), *((3, 13 - left) for left in (1, 2, 3, 4))}
+    plain = draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0)
+    torch.testing.assert_close(contexts.latents[:100], plain.latents[:100])

@@ -51,12 +51,20 @@ class StartContexts:
 
 
 def draw_contexts(
-    store: EpisodeStore, latents: LatentCache, count: int, frames: int, episode_starts: int, seed: int
+    store: EpisodeStore,
+    latents: LatentCache,
+    count: int,
+    frames: int,
+    episode_starts: int,
+    seed: int,
+    before_endings: int = 0,
+    reach: int = 1,
 ) -> StartContexts:
     """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at first frames.
 
-    The last step of an episode is not among them: nothing follows it. First frames, and `at_start`, are those of the
-    newest round: the first one may have begun its episodes elsewhere.
+    The last `before_endings`, if any episode terminated, lie 1 to `reach` steps before the step that ended one, each
+    such episode equally likely. After the last step of an episode nothing follows, so it is never among them. First
+    frames, and `at_start`, are those of the newest round: the first one may have begun its episodes elsewhere.
     """
     random = np.random.default_rng(seed)
     episodes = store.indices("train")
@@ -69,6 +77,11 @@ def draw_contexts(
     newest = np.flatnonzero(rounds == rounds.max())
     which[:episode_starts] = random.choice(newest, size=episode_starts)
     position[:episode_starts] = 0
+    ended = np.flatnonzero([bool(store.steps(int(i))["terminated"][-1]) for i in episodes]) if before_endings else ()
+    if len(ended):
+        chosen = random.choice(ended, size=before_endings)
+        left = np.minimum(random.integers(1, reach + 1, size=before_endings), lengths[chosen] - 1)
+        which[-before_endings:], position[-before_endings:] = chosen, lengths[chosen] - 1 - left
 
     owners = episodes[which]
     contexts = read_contexts(store, latents, list(zip(owners.tolist(), position.tolist(), strict=True)), frames)

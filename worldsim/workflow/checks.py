@@ -72,6 +72,7 @@ AT_LEAST: dict[str, float] = {
     "evaluate.workers": 1,
 }
 ABOVE_ZERO = (
+    "dynamics.noise_scale",
     "tokenizer.learning_rate",
     "tokenizer.gradient_clip",
     "dynamics.learning_rate",
@@ -90,6 +91,7 @@ SHARES = (  # from 0 to 1
     "dynamics.ending_fraction",
     "endings.ending_fraction",
     "endings.dropout",
+    "dream.ending_fraction",
 )
 
 

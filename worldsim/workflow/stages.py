@@ -307,7 +307,14 @@ def distil(
 def training_contexts(config: RunConfig, store: EpisodeStore, latents: LatentCache) -> StartContexts:
     """Real moments from which agents, and networks that sample, dream while they learn."""
     return draw_contexts(
-        store, latents, TRAINING_CONTEXTS, config.dream.context_frames, episode_starts=256, seed=config.seed + 1
+        store,
+        latents,
+        TRAINING_CONTEXTS,
+        config.dream.context_frames,
+        episode_starts=256,
+        seed=config.seed + 1,
+        before_endings=round(config.dream.ending_fraction * TRAINING_CONTEXTS),
+        reach=config.dream.max_episode_steps,
     )
 
 
