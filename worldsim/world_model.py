@@ -113,9 +113,7 @@ class WorldModel:
         self.dynamics = dynamics.to(self.device).requires_grad_(False).eval()
         for network in (self.tokenizer, self.dynamics):
             _cast_weights(network, dtype)
-        self._dream: Callable[..., tuple[Any, Outcome]] = self.dynamics.step
-        if isinstance(self.dynamics, DiTDynamics) and self.device.type == "cuda":
-            self._dream = RecordedSteps(self.dynamics)
+        self._recorded: RecordedSteps | None = None
         self.start_contexts = start_contexts
         self.temperature = temperature
         self.feature_frames = feature_frames
@@ -222,7 +220,7 @@ class WorldModel:
         variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
         features = action_features(self.spec, actions).to(self.device)
         steps = sampling_steps or self.dynamics.config.sampling_steps
-        dynamics, outcome = self._dream(state.dynamics, features, noise, steps, variance)
+        dynamics, outcome = self._dream()(state.dynamics, features, noise, steps, variance)
         return self._advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()
@@ -262,6 +260,14 @@ class WorldModel:
             state, dynamics=dynamics, latents=outcome.latents, change=change, action=action, past=frames[:, 1:]
         )
         return after, DreamStep(**vars(outcome))
+
+    def _dream(self) -> Callable[..., tuple[Any, Outcome]]:
+        """How the dynamics step: on a GPU the DiT's are recorded as CUDA graphs."""
+        if not isinstance(self.dynamics, DiTDynamics) or self.device.type != "cuda":
+            return self.dynamics.step
+        if self._recorded is None or self._recorded.dynamics is not self.dynamics:
+            self._recorded = RecordedSteps(self.dynamics)
+        return self._recorded
 
     def _draw(self, generators: Sequence[torch.Generator], frames: int) -> Tensor:
         """Unit normal noise (B, frames, N, D), each row from its own generator."""

@@ -18,7 +18,7 @@ class RecordedSteps:
     """`DiTDynamics.step` of dynamics on a GPU; the state that it is given stays whole."""
 
     def __init__(self, dynamics: DiTDynamics) -> None:
-        self._dynamics = dynamics
+        self.dynamics = dynamics
         self._recorders: dict[int, Recorder] = {}
 
     def __call__(
@@ -47,5 +47,5 @@ class RecordedSteps:
         temperature: Tensor,
     ) -> tuple[Tensor, ...]:
         before = DiTState(memory, filled, previous, belief, clock)
-        after, outcome = self._dynamics.step(before, actions, noise, sampling_steps, temperature)
+        after, outcome = self.dynamics.step(before, actions, noise, sampling_steps, temperature)
         return after.memory, after.filled, after.previous, after.belief, *vars(outcome).values()
