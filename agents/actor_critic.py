@@ -18,10 +18,9 @@ from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.returns import lambda_returns
 from worldsim.agents.rollout import Envs, EpisodeStatistics, Given, Rollout, check_autoreset, play_rollout
 from worldsim.agents.values import ValueNetwork
-from worldsim.cuda_graphs import Recorder, recordable
+from worldsim.cuda_graphs import Recorder
 
 CHUNK = 1024  # rows per forward pass outside the gradient steps: bounds the memory that pixels take
-EAGER_STEPS = 3  # on a GPU, before gradient steps are recorded
 RANGE_RATE = 0.1  # share of the newest update in the moving average of the returns' percentile range
 
 
@@ -30,14 +29,13 @@ class Batch:
     """The transitions of an update, flattened: S = T * B rows.
 
     observations: (S, ...). raw_actions: (S,) or (S, A). log_probs: (S,) under the policy that acted.
-    returns, values, advantages: (S,) float32; advantages are scaled.
+    returns, advantages: (S,) float32; advantages are scaled.
     """
 
     observations: Tensor
     raw_actions: Tensor
     log_probs: Tensor
     returns: Tensor
-    values: Tensor
     advantages: Tensor
 
 
@@ -77,11 +75,15 @@ class ActorCriticLearner:
             eps=config.adam_epsilon,
             fused=True,
         )
-        self._minibatch: Callable[..., tuple[Tensor, ...]] = partial(self._gradient_step, True)
-        self._value_minibatch: Callable[..., tuple[Tensor, ...]] = partial(self._gradient_step, False)
-        if self.device.type == "cuda":  # where launching a step takes longer than the step
-            self._minibatch = Recorder(self._minibatch, EAGER_STEPS)
-            self._value_minibatch = Recorder(self._value_minibatch, EAGER_STEPS)
+        # By whether the policy takes part; on a GPU, where launching a step takes longer than the step, recorded.
+        self._gradient_steps: dict[bool, Callable[..., tuple[Tensor, ...]]] = {
+            with_policy: partial(self._gradient_step, with_policy) for with_policy in (True, False)
+        }
+        if self.device.type == "cuda":
+            self._gradient_steps = {
+                with_policy: Recorder(step, optimizers=[self.optimizer])
+                for with_policy, step in self._gradient_steps.items()
+            }
         self.updates = 0
         self.returns_range = torch.zeros(())
         self._statistics = EpisodeStatistics(envs.num_envs)
@@ -151,7 +153,6 @@ class ActorCriticLearner:
             raw_actions,
             self._in_chunks(lambda o, a: self.policy(o).log_prob(a), *pairs),
             returns.flatten(),
-            values[:-1].flatten(),
             self._scale(advantages, returns).flatten(),
         )
         unexplained = advantages.var(correction=0) / returns.var(correction=0).clamp_min(1e-8)
@@ -199,16 +200,15 @@ class ActorCriticLearner:
         value_losses: list[Tensor] = []
         epochs = 0
         for _ in range(config.epochs):
-            policy_parts_before = len(policy_parts)
+            newest: list[Tensor] = []
             for part in torch.randperm(size, generator=self.generator).tensor_split(parts):
                 rows = part.to(self.device)
                 transitions = (tensor[rows] for tensor in vars(batch).values())
-                minibatch = self._minibatch if policy_active else self._value_minibatch
-                value_loss, *told = minibatch(*transitions, weight)
+                value_loss, *told = self._gradient_steps[policy_active](*transitions, weight)
                 value_losses.append(value_loss)
-                policy_parts += told
+                newest += told
+            policy_parts += newest
             epochs += policy_active
-            newest = policy_parts[policy_parts_before:]
             if config.max_kl and newest and float(torch.stack(newest)[:, 2].mean()) > config.max_kl:
                 policy_active = False
         policy_loss, entropy, divergence, clipped = torch.stack(policy_parts).mean(0).tolist()
@@ -231,7 +231,6 @@ class ActorCriticLearner:
         raw_actions: Tensor,
         log_probs: Tensor,
         returns: Tensor,
-        values: Tensor,
         advantages: Tensor,
         bonus: Tensor,
     ) -> tuple[Tensor, ...]:
@@ -248,8 +247,7 @@ class ActorCriticLearner:
         if with_policy:
             told.append(self._policy_backward(inputs, raw_actions, log_probs, advantages, bonus))
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.gradient_clip)
-        with recordable([self.optimizer]):
-            self.optimizer.step()
+        self.optimizer.step()
         return tuple(told)
 
     def _policy_backward(

@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from worldsim.config import load_config
+from worldsim.cuda_graphs import EAGER_CALLS
 from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
-from worldsim.descent import EAGER_STEPS, Descent
+from worldsim.descent import Descent
 from worldsim.device import autocast, describe
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
@@ -162,7 +163,7 @@ def recorded_step(
     settings = {"gradient_clip": 1.0, "ema_decay": 0.99}
     descent = Descent(loss, model, average, optimizers, generator=torch.Generator(), recordable=True, **settings)
     batch = list(vars(clip).values())
-    for _ in range(EAGER_STEPS + 2):
+    for _ in range(EAGER_CALLS + 2):
         descent.step(batch, 1e-4, 1)
     return statistics.median(timed(lambda: descent.step(batch, 1e-4, 1), clip.latents.device) for _ in range(20))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.worlds import tiny_world
-from worldsim.cuda_graphs import Recorder
+from worldsim.cuda_graphs import EAGER_CALLS, LARGEST_COUNT, Recorder
 from worldsim.descent import Descent
 from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
@@ -143,12 +144,60 @@ def test_a_recording_draws_anew_each_time_and_keeps_what_it_was_given() -> None:
     def noisy(values: Tensor) -> tuple[Tensor, ...]:
         return (values + torch.rand(values.shape, generator=generator, device="cuda"),)
 
-    recorder = Recorder(noisy, 1, [generator])
+    recorder = Recorder(noisy, generators=[generator])
     given = torch.zeros(4, device="cuda")
-    drawn = [recorder(given)[0] for _ in range(4)]
-    assert len({tuple(each.tolist()) for each in drawn}) == 4
+    drawn = [recorder(given)[0] for _ in range(EAGER_CALLS + 3)]
+    assert len({tuple(each.tolist()) for each in drawn}) == len(drawn)
     generator.manual_seed(5)
     first = recorder(given)[0]
     generator.manual_seed(5)
     torch.testing.assert_close(recorder(given + 1)[0], first + 1)
     assert not given.any()
+
+
+class PlainGraph:
+    """Stands for a CUDA graph where there is no GPU: it holds what was given when it was recorded."""
+
+    def replay(self) -> None:
+        pass
+
+
+def test_it_records_shapes_that_it_meets_often_and_flags_optimizers_only_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PlainGraph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))])
+    seen: list[bool] = []
+
+    def function(values: Tensor) -> tuple[Tensor, ...]:
+        seen.append(optimizer.param_groups[0]["capturable"])
+        return (values + 1,)
+
+    recorder = Recorder(function, optimizers=[optimizer])
+    for size in range(1, LARGEST_COUNT + 2):
+        seen.clear()
+        for _ in range(EAGER_CALLS + 3):
+            given = torch.zeros(size)
+            torch.testing.assert_close(recorder(given)[0], torch.ones(size))
+        recorded = size <= LARGEST_COUNT
+        assert seen == [False] * EAGER_CALLS + ([True] if recorded else [False] * 3)
+        assert not optimizer.param_groups[0]["capturable"]
+
+
+def test_a_recording_that_fails_leaves_the_optimizer_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", PlainGraph)
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph: nullcontext())
+    optimizer = torch.optim.AdamW([nn.Parameter(torch.zeros(1))])
+
+    def function(values: Tensor) -> tuple[Tensor, ...]:
+        if optimizer.param_groups[0]["capturable"]:
+            raise RuntimeError("not permitted while a stream is capturing")
+        return (values,)
+
+    recorder = Recorder(function, optimizers=[optimizer])
+    for _ in range(EAGER_CALLS):
+        recorder(torch.zeros(1))
+    with pytest.raises(RuntimeError, match="capturing"):
+        recorder(torch.zeros(1))
+    assert not optimizer.param_groups[0]["capturable"]

@@ -7,12 +7,12 @@ thousands of them. A CUDA graph launches all in one go: the same kernels in the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+EAGER_CALLS = 3  # with the same shapes, before a recording: optimizers and libraries set up what they keep
 LARGEST_COUNT = 4  # of recordings that one recorder keeps: each holds the memory that its function needs
 
 Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
@@ -26,13 +26,17 @@ class Recorder:
     """
 
     def __init__(
-        self, function: Callable[..., tuple[Tensor, ...]], after: int, generators: Sequence[torch.Generator] = ()
+        self,
+        function: Callable[..., tuple[Tensor, ...]],
+        *,
+        generators: Sequence[torch.Generator] = (),
+        optimizers: Sequence[torch.optim.Optimizer] = (),
     ) -> None:
-        """after: calls with the same shapes before a recording; what the function sets up at first is no part of it.
+        """generators: on the GPU, from which the function draws; torch's own need not be told.
 
-        generators: on the GPU, from which the function draws; torch's own need not be told.
+        optimizers: those that it steps.
         """
-        self._function, self._after, self._generators = function, after, tuple(generators)
+        self._function, self._generators, self._optimizers = function, generators, optimizers
         self._met: Counter[Shapes] = Counter()
         self._recordings: dict[Shapes, _Recording] = {}
 
@@ -41,9 +45,11 @@ class Recorder:
         recording = self._recordings.get(shapes)
         if recording is None:
             self._met[shapes] += 1
-            if self._met[shapes] <= self._after or len(self._recordings) == LARGEST_COUNT:
+            if self._met[shapes] <= EAGER_CALLS or len(self._recordings) == LARGEST_COUNT:
                 return self._function(*inputs)
-            recording = self._recordings[shapes] = _Recording(self._function, inputs, self._generators)
+            recording = self._recordings[shapes] = _Recording(
+                self._function, inputs, self._generators, self._optimizers
+            )
         return recording.replay(inputs)
 
 
@@ -53,32 +59,26 @@ class _Recording:
         function: Callable[..., tuple[Tensor, ...]],
         inputs: Sequence[Tensor],
         generators: Sequence[torch.Generator],
+        optimizers: Sequence[torch.optim.Optimizer],
     ) -> None:
         with torch.inference_mode(False):  # else only callers in inference mode could write into them
             self._inputs = [tensor.clone() for tensor in inputs]
         self._graph = torch.cuda.CUDAGraph()
         for generator in generators:
             self._graph.register_generator_state(generator)
-        with torch.cuda.graph(self._graph):
-            self._outputs = function(*self._inputs)
+        # Torch's Adam asks for this flag while a graph is recorded, and warns of it at all other times.
+        groups = [group for optimizer in optimizers for group in optimizer.param_groups if "capturable" in group]
+        try:
+            for group in groups:
+                group["capturable"] = True
+            with torch.cuda.graph(self._graph):
+                self._outputs = function(*self._inputs)
+        finally:
+            for group in groups:
+                group["capturable"] = False
 
     def replay(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         for own, given in zip(self._inputs, inputs, strict=True):
             own.copy_(given)
         self._graph.replay()
         return tuple(tensor.clone() for tensor in self._outputs)
-
-
-@contextmanager
-def recordable(optimizers: Sequence[torch.optim.Optimizer]) -> Iterator[None]:
-    """Around the steps of optimizers that a graph may be recorded of.
-
-    Torch's Adam asks for a flag while one is recorded, and warns of it at all other times.
-    """
-    groups = [group for optimizer in optimizers for group in optimizer.param_groups if "capturable" in group]
-    recording = torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
-    for group in groups:
-        group["capturable"] = group["capturable"] or recording
-    yield
-    for group in groups:
-        group["capturable"] = group["capturable"] and not recording

@@ -8,10 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from worldsim import distributed
-from worldsim.cuda_graphs import Recorder, recordable
+from worldsim.cuda_graphs import Recorder
 from worldsim.optimization import average_decay, average_weights, set_learning_rate
-
-EAGER_STEPS = 3  # in which optimizers and libraries set up what they keep
 
 
 class Descent:
@@ -41,7 +39,7 @@ class Descent:
         self._names: list[str] = []
         self._recorder: Recorder | None = None
         if recordable and self._device.type == "cuda" and distributed.size() == 1:
-            self._recorder = Recorder(self._recorded, EAGER_STEPS, [self.noise])
+            self._recorder = Recorder(self._recorded, generators=[self.noise], optimizers=optimizers)
 
     def step(self, batch: Sequence[Tensor], learning_rate: float, steps: int) -> dict[str, Tensor]:
         """One step on a batch, the `steps`-th of the training; gives "loss", "grad_norm" and the parts of the loss."""
@@ -77,8 +75,7 @@ class Descent:
         parameters: list[Tensor] = list(self._model.parameters())
         before = [parameter.detach().clone() for parameter in parameters]
         set_learning_rate(self._optimizers, 1.0)
-        with recordable(self._optimizers):
-            loss, norm, parts = self._descended(batch)
+        loss, norm, parts = self._descended(batch)
         with torch.no_grad():
             torch._foreach_sub_(parameters, before)
             torch._foreach_mul_(parameters, rates[0])

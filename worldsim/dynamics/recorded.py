@@ -11,8 +11,6 @@ from worldsim.cuda_graphs import Recorder
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
 from worldsim.dynamics.protocol import Outcome
 
-EAGER_STEPS = 3  # of each number of rows, before its graph is recorded
-
 
 class RecordedSteps:
     """`DiTDynamics.step` of dynamics on a GPU; the state that it is given stays whole."""
@@ -27,7 +25,7 @@ class RecordedSteps:
         """As `DiTDynamics.step`. temperature: (1,) or (B,) on the GPU."""
         assert isinstance(state.clock, int)
         if sampling_steps not in self._recorders:
-            self._recorders[sampling_steps] = Recorder(partial(self._step, sampling_steps), EAGER_STEPS)
+            self._recorders[sampling_steps] = Recorder(partial(self._step, sampling_steps))
         clock = torch.tensor([state.clock], device=noise.device)
         memory, filled, previous, belief, *outcome = self._recorders[sampling_steps](
             state.memory, state.filled, state.previous, state.belief, clock, actions, noise, temperature
