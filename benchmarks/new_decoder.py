@@ -23,10 +23,11 @@ import torch
 from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
+from worldsim.descent import Descent
 from worldsim.device import autocast
 from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import save_model
-from worldsim.optimization import adamw, average_decay, average_weights, warmup_cosine
+from worldsim.optimization import adamw, warmup_cosine
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.loss import psnr, reconstruction_loss, reconstruction_psnr
 from worldsim.tokenizers.pixel_range import to_model_range
@@ -57,31 +58,38 @@ class DecoderLearner:
         self._latents = encoded(self.model, self._frames, dtype)
         (self._optimizer,) = adamw(self.model, self.config.learning_rate, self.config.weight_decay)
         self._generator = torch.Generator().manual_seed(0)
+        self._descent = Descent(
+            self._loss,
+            self.model,
+            self.tokenizer,
+            [self._optimizer],
+            gradient_clip=self.config.gradient_clip,
+            ema_decay=self.config.ema_decay,
+            generator=self._generator,
+            recordable=False,
+        )
         self.step = 0
 
     def update(self) -> dict[str, float]:
         """One optimizer step on `batch_frames` frames."""
         learning_rate = self.config.learning_rate * warmup_cosine(self.step, self.config.warmup_steps, self._steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate
         index = torch.randint(len(self._frames), (self.config.batch_frames,), generator=self._generator)
         frames = to_model_range(torch.from_numpy(self._frames[index.numpy()]))
         latents = self._latents[index]
+        self.step += 1
+        told = self._descent.step([frames, latents], learning_rate, self.step)
+        return {
+            "loss": float(told["loss"]),
+            "psnr": psnr(float(told["squared_error"])),
+            "learning_rate": learning_rate,
+        }
+
+    def _loss(self, frames: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         noise = torch.randn(latents.shape, generator=self._generator)
         with autocast(frames.device, self._dtype):
             drawn = self.model.decode_range(latents + self.config.latent_noise * noise)
         result = reconstruction_loss(drawn, frames, self.config.contrast_weight)
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(result.loss)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.gradient_clip)
-        self._optimizer.step()
-        self.step += 1
-        average_weights(self.tokenizer, self.model, average_decay(self.config.ema_decay, self.step))
-        return {
-            "loss": float(result.loss.detach()),
-            "psnr": psnr(float(result.squared_error)),
-            "learning_rate": learning_rate,
-        }
+        return result.loss, {"squared_error": result.squared_error}
 
     def state_dict(self) -> dict[str, Any]:
         """Everything a resume needs."""

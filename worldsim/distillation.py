@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.data.actions import action_features
+from worldsim.descent import Descent
 from worldsim.device import autocast
 from worldsim.diffusion import euler_step, sample
 from worldsim.dynamics.config import DynamicsConfig
@@ -31,7 +32,7 @@ from worldsim.dynamics.dit import DiT
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, at_temperature
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
-from worldsim.optimization import OPTIMIZERS, average_decay, average_weights, set_learning_rate, warmup_cosine
+from worldsim.optimization import OPTIMIZERS, warmup_cosine
 from worldsim.scripted_policies import draw, drawable
 from worldsim.world_model import WorldModel, row_generator
 
@@ -42,6 +43,7 @@ TEMPERATURES = (0.25, 3.0)
 LEARNING_RATE = 0.003
 WARMUP_STEPS = 50
 EMA_DECAY = 0.998
+GRADIENT_CLIP = 1.0
 
 
 class DistillationLearner:
@@ -79,6 +81,16 @@ class DistillationLearner:
         self._optimizers = OPTIMIZERS[teacher.config.optimizer](
             self.network, LEARNING_RATE, teacher.config.weight_decay
         )
+        self._descent = Descent(
+            self._loss,
+            self.network,
+            self.average,
+            self._optimizers,
+            gradient_clip=GRADIENT_CLIP,
+            ema_decay=EMA_DECAY,
+            generator=torch.Generator(),  # the loss draws nothing
+            recordable=False,
+        )
         self._space = drawable(self._spec.gym_action_space())
         self._random = np.random.default_rng(seed)
         self._generator = torch.Generator().manual_seed(seed)
@@ -96,9 +108,6 @@ class DistillationLearner:
         mean squared innovations.
         """
         learning_rate = LEARNING_RATE * warmup_cosine(self.step, WARMUP_STEPS, self._steps)
-        set_learning_rate(self._optimizers, learning_rate)
-        for optimizer in self._optimizers:
-            optimizer.zero_grad(set_to_none=True)
         self._act(np.flatnonzero(self._random.random(ROWS) >= self._stickiness))
         actions = action_features(self._spec, torch.from_numpy(self._actions.copy()).to(self._device))
         noise = torch.randn(ROWS, 2, *self._teacher.latent_shape, generator=self._generator).to(self._device)
@@ -110,6 +119,14 @@ class DistillationLearner:
             change = (dreamt - self._state.previous[:, None]).square().mean(-1)  # (B, 1, N)
         weight = self._teacher.token_weight(change)
         weight = weight / weight.mean()
+        self.step += 1
+        told = self._descent.step([actions, weight, *path], learning_rate, self.step)
+        self._go_on(dreamt, actions, noise[:, 1:])
+        return {name: float(value) for name, value in told.items()} | {"learning_rate": learning_rate}
+
+    def _loss(self, actions: Tensor, weight: Tensor, *path: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Along the teacher's path after `actions`, and the error of each step. weight: of the tokens, (B, 1, N)."""
+        finest = self._teacher.config.finest_steps
         learner = self._teacher.denoiser(self._state, actions, self.network)
         losses, errors = [], []
         for index in range(0, finest, self._jump):
@@ -121,16 +138,7 @@ class DistillationLearner:
             error = (end - path[index + self._jump]).square().mean(-1) * self._teacher.config.noise_scale**2
             losses.append((error * weight).mean())
             errors.append(error.mean().detach())
-        loss = torch.stack(losses).mean()
-        torch.autograd.backward(loss)
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        for optimizer in self._optimizers:
-            optimizer.step()
-        self.step += 1
-        average_weights(self.average, self.network, average_decay(EMA_DECAY, self.step))
-        self._go_on(dreamt, actions, noise[:, 1:])
-        metrics = {"loss": float(loss.detach()), "learning_rate": learning_rate, "grad_norm": float(norm)}
-        return metrics | {f"error_{index}": float(error) for index, error in enumerate(errors)}
+        return torch.stack(losses).mean(), {f"error_{index}": error for index, error in enumerate(errors)}
 
     def result(self, dynamics: Dynamics) -> DiTDynamics:
         """A copy of `dynamics`, those that were learnt from, with the network that samples."""
