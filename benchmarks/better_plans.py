@@ -26,9 +26,9 @@ from tqdm import tqdm
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
-from worldsim.observations import observed
+from worldsim.observations import observe_state
 from worldsim.start_contexts import StartContexts, draw_contexts
-from worldsim.workflow.policies import load_fitting_policy
+from worldsim.workflow.policies import act_in_dream, load_fitting_policy
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.workflow.stages import Machine, encode_episodes
 from worldsim.world_model import WorldModel, WorldState, row_generator
@@ -109,13 +109,8 @@ def following(plan: list[int]) -> Act:
 
 def acting(policy: PolicyNetwork, model: WorldModel, seed: int) -> Act:
     """All rows act by the policy, which draws its actions."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def act(state: WorldState, t: int) -> Tensor:
-        with torch.no_grad():
-            return policy(observed(model, state, "features")).sample(generator)
-
-    return act
+    act = act_in_dream(policy, seed)
+    return lambda state, t: torch.from_numpy(act(observe_state(model, state, "features")))
 
 
 def least(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -81,7 +81,7 @@ def draw_steps(
     random = np.random.default_rng(seed)
     played = set(store.played())
     chosen = [i for i in (range(len(store)) if split == "all" else store.indices(split).tolist()) if i in played]
-    ended = [i for i in chosen if store.lengths[i] > history and bool(store.steps(i)["terminated"][-1])]
+    ended = [i for i in chosen if store.lengths[i] > history and store.terminated(i)]
     last = [(i, int(store.lengths[i]) - 1) for i in random.permutation(ended)[:deaths].tolist()]
     others = [(i, t) for i in chosen for t in range(history, int(store.lengths[i]) - 1)]
     kept = random.permutation(len(others))[: len(last)]

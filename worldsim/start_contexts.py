@@ -77,8 +77,7 @@ def draw_contexts(
     newest = np.flatnonzero(rounds == rounds.max())
     which[:episode_starts] = random.choice(newest, size=episode_starts)
     position[:episode_starts] = 0
-    ended = np.flatnonzero([bool(store.steps(int(i))["terminated"][-1]) for i in episodes]) if before_endings else ()
-    if len(ended):
+    if before_endings and len(ended := np.flatnonzero([store.terminated(i) for i in episodes.tolist()])):
         chosen = random.choice(ended, size=before_endings)
         left = np.minimum(random.integers(1, reach + 1, size=before_endings), lengths[chosen] - 1)
         which[-before_endings:], position[-before_endings:] = chosen, lengths[chosen] - 1 - left

@@ -145,6 +145,10 @@ class EpisodeStore:
         shard, k = self._where[i]
         return shard.steps(k)
 
+    def terminated(self, i: int) -> bool:
+        """Whether the last step of episode i ended it; else it was cut."""
+        return bool(self.steps(i)["terminated"][-1])
+
     def read_frames(self, i: int, start: int, stop: int) -> NDArray[np.uint8]:
         """Frames [start, stop) of episode i, uint8 (stop - start, H, W, C), without verifying the whole episode."""
         shard, k = self._where[i]

@@ -54,7 +54,7 @@ def write_contact_sheet(store: EpisodeStore, path: Path) -> Path:
     rows = []
     for i in np.unique(np.linspace(0, len(store) - 1, SHEET_EPISODES).round().astype(int)).tolist():
         steps = int(store.lengths[i])
-        blank = store.spec.blank_terminal_frame and bool(store.steps(i)["terminated"][-1])
+        blank = store.spec.blank_terminal_frame and store.terminated(i)
         times = np.linspace(0, steps - blank, SHEET_FRAMES).round().astype(int).tolist()
         rows.append((f"{i}: {steps} steps", [store.read_frames(i, t, t + 1)[0] for t in times]))
     columns = [f"{k / (SHEET_FRAMES - 1):.0%}" for k in range(SHEET_FRAMES)]

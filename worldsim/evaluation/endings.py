@@ -92,9 +92,7 @@ def replay_episodes(
     So a dream may outlive its episode. Episodes that were cut (not terminated) before `steps` are left out: nobody
     knows what they would have earned.
     """
-    usable = [
-        i for i in store.indices(split).tolist() if store.lengths[i] >= steps or bool(store.steps(i)["terminated"][-1])
-    ]
+    usable = [i for i in store.indices(split).tolist() if store.lengths[i] >= steps or store.terminated(i)]
     episodes = np.random.default_rng(seed).permutation(usable)[:count].astype(np.int64).tolist()
     if not episodes:
         nothing = np.zeros((0, steps))

@@ -62,7 +62,7 @@ class Stretches:
 
 def pictured_frames(store: EpisodeStore, i: int) -> int:
     """How many frames of episode i carry a picture: the one after a termination may be blank."""
-    blank = store.spec.blank_terminal_frame and bool(store.steps(i)["terminated"][-1])
+    blank = store.spec.blank_terminal_frame and store.terminated(i)
     return int(store.lengths[i]) + 1 - blank
 
 

@@ -35,7 +35,7 @@ class DreamConfig:
 
     num_envs: int = 64  # rows dreamt at once
     max_episode_steps: int = 32  # a dream is cut here and the value function takes over
-    ending_fraction: float = 0.0  # of dreams, that begin less than max_episode_steps before an episode's end
+    ending_fraction: float = 0.0  # of dreams, that begin at most max_episode_steps before a real ending
     context_frames: int = 8  # real frames before the first dreamt one
     feature_frames: int = 1  # how many frames back the agent sees; more: also what has left the picture since
     temperature: float = 1.0  # of the model's dreams: variance of the sampler's noise
