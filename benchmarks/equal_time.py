@@ -14,13 +14,15 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from worldsim.config import from_dict
 from worldsim.data.files import write_json
+from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.memory import keep_freed_memory
@@ -36,45 +38,72 @@ TIMED_STEPS = 6
 FP32 = Machine(torch.device("cpu"), torch.float32)
 
 
+@dataclass(frozen=True)
+class Ground:
+    """What all trainings of a run share: its folder, episodes and their latents, and the world model that it made."""
+
+    run: Path
+    store: EpisodeStore
+    latents: LatentCache
+    made: WorldModel
+
+
+def open_ground(run: Path) -> Ground:
+    """Of a run folder with episodes and a world model; one thread from now on."""
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    made = load_model(model_folder(str(run)))
+    store = EpisodeStore.open(run / "episodes")
+    return Ground(run, store, encode_episodes(store, made.tokenizer, FP32), made)
+
+
 def main() -> None:
     """Train, measure, save."""
     arguments = _arguments()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    settings = read_json(arguments.run / "config.json")
-    config = from_dict(RunConfig, settings, str(arguments.run), arguments.overrides).dynamics
-    before = load_model(model_folder(str(arguments.run)))
-    store = EpisodeStore.open(arguments.run / "episodes")
-    latents = encode_episodes(store, before.tokenizer, FP32)
+    ground = open_ground(arguments.run)
+    model = train_dynamics(
+        ground, arguments.overrides, seconds=arguments.seconds, seed=arguments.seed, folder=arguments.out / "training"
+    )
+    print(model.training)
+    write_json(arguments.out / "figures.json", {"overrides": arguments.overrides, **model.training})
+    save_model(model, arguments.out / "world_model")
+
+
+def train_dynamics(ground: Ground, overrides: Sequence[str], *, seconds: float, seed: int, folder: Path) -> WorldModel:
+    """The run's world model with dynamics of other settings, trained for some CPU seconds, resumable in `folder`.
+
+    Its `training` holds steps, cpu_seconds and the learner's held-out figures.
+    """
+    made = ground.made
+    settings = read_json(ground.run / "config.json")
+    config = from_dict(RunConfig, settings, str(ground.run), overrides).dynamics
 
     def learner(steps: int) -> DynamicsLearner:
-        made = DynamicsLearner(replace(config, steps=steps), store, latents, before.tokenizer.grid, seed=arguments.seed)
-        made.model.scale.load_state_dict(before.dynamics.scale.state_dict())  # the reader of endings knows no other
-        made.average.scale.load_state_dict(before.dynamics.scale.state_dict())
-        return made
+        fresh = DynamicsLearner(
+            replace(config, steps=steps), ground.store, ground.latents, made.tokenizer.grid, seed=seed
+        )
+        fresh.model.scale.load_state_dict(made.dynamics.scale.state_dict())  # the reader of endings knows no other
+        fresh.average.scale.load_state_dict(made.dynamics.scale.state_dict())
+        return fresh
 
-    seconds = seconds_of_a_step(learner(10_000))
-    steps = int(arguments.seconds / seconds)
-    print(f"{seconds:.3f} CPU seconds a step, so {steps} steps")
+    step = seconds_of_a_step(learner(10_000))
+    steps = max(1, int(seconds / step))
+    print(f"{step:.3f} CPU seconds a step, so {steps} steps")
     trained = learner(steps)
     begin = time.process_time()
-    fit(trained, steps=steps, folder=arguments.out / "training", name="dynamics", seed=arguments.seed)
+    fit(trained, steps=steps, folder=folder, name="dynamics", seed=seed)
     spent = time.process_time() - begin
     for dynamics in (trained.model, trained.average):
         dynamics.config = replace(dynamics.config, self_context_fraction=0.0)
-    figures = {"steps": steps, "cpu_seconds": round(spent), **trained.evaluate()}
-    print(figures)
-    write_json(arguments.out / "figures.json", {"overrides": arguments.overrides, **figures})
-    model = WorldModel(
-        store.spec,
-        before.tokenizer,
+    return WorldModel(
+        ground.store.spec,
+        made.tokenizer,
         trained.average,
-        before.start_contexts,
-        feature_frames=before.feature_frames,
-        endings=before.endings,
-        training=figures,
+        made.start_contexts,
+        feature_frames=made.feature_frames,
+        endings=made.endings,
+        training={"steps": steps, "cpu_seconds": round(spent), **trained.evaluate()},
     )
-    save_model(model, arguments.out / "world_model")
 
 
 def seconds_of_a_step(learner: DynamicsLearner) -> float:
