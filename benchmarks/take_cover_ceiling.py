@@ -104,6 +104,18 @@ class Planner:
 
     def act(self) -> int:
         """The action for the moment that the engine stands at."""
+        return self.actions[int(self.plans[self._costs().argmin(), 0])]
+
+    def risks(self) -> Floats:
+        """(3,), of each action the cost of the best plan that begins with it, at the moment the engine stands at."""
+        costs_of_plans = self._costs()
+        risks = np.empty(len(self.actions))
+        for direction, action in self.actions.items():
+            risks[action] = costs_of_plans[self.plans[:, 0] == direction].min()
+        return risks
+
+    def _costs(self) -> Floats:
+        """Of all plans, (P,)."""
         objects = self.game.get_state().objects
         player = next(thing for thing in objects if thing.name == "DoomPlayer")
         known = []
@@ -117,8 +129,7 @@ class Planner:
             if {"all": True, "remembered": thing.id in self.met, "seen": seen, "none": False}[self.knows]:
                 known.append(Fireball(ahead, left, thing.velocity_x, thing.velocity_y))
         places = paths(self.plans, player.position_y, player.velocity_y)
-        best = int(costs(places, player.position_y, known).argmin())
-        return self.actions[int(self.plans[best, 0])]
+        return costs(places, player.position_y, known)
 
 
 def play(knows: str, seeds: range) -> list[float]:
