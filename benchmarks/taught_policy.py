@@ -103,8 +103,8 @@ def main() -> None:
         seed = arguments.seed
         for number in range(arguments.rounds):
             returns: list[float] = []
-            taught = (number + 1) * arguments.steps
-            while len(lessons.seen) < taught:
+            enough = len(lessons.seen) + arguments.steps
+            while len(lessons.seen) < enough:
                 returns += play(model, real, planners, network, lessons, range(seed, seed + SIDE_BY_SIDE))
                 seed += SIDE_BY_SIDE
             network = pupil(model)
@@ -227,7 +227,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--knows", choices=KNOWLEDGE, default="remembered", help="what the teacher is told of")
     parser.add_argument("--feature-frames", type=int, help="that the network sees (default: the model's own)")
     parser.add_argument("--rounds", type=int, default=5, help="of playing and learning (default: 5)")
-    parser.add_argument("--steps", type=int, default=16_000, help="labelled in each round (default: 16000)")
+    parser.add_argument("--steps", type=int, default=16_000, help="labelled in each round, at least (default: 16000)")
     parser.add_argument("--seconds", type=float, default=120, help="CPU seconds of learning a round (default: 120)")
     parser.add_argument("--seed", type=int, default=400_000, help="first episode's (default: 400000)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch (default: 1)")
