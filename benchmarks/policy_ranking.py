@@ -7,8 +7,8 @@
 Every constant action, alternations of actions, random play, the model's own policy and others trained on its features
 each play the first `--steps` steps of episodes, in the real env and in the dream. An agent that learns in the dream
 climbs the dream's order, so what the dream ranks wrongly it learns wrongly. Printed: both means, their correlation
-(Pearson's, and Spearman's of the ranks), and the regret: how much less the dream's favourite earns in the real env than
-the best of these policies. The seeds are not those of any verdict.
+(Pearson's, and Spearman's of the ranks), of all and of the trained ones alone, and the regret: how much less the
+dream's favourite earns in the real env than the best of these policies. The seeds are not those of any verdict.
 """
 
 from __future__ import annotations
@@ -82,15 +82,25 @@ def main() -> None:
             rows_at_once=arguments.episodes,
             progress=f"{candidate.name}, dream",
         )
-        report[candidate.name] = {"real": _summary(real), "dream": _summary(dream)}
-    summary = compare(
-        [part["real"]["mean"] for part in report.values()], [part["dream"]["mean"] for part in report.values()]
-    )
+        trained = candidate.side_by_side > 0
+        report[candidate.name] = {"trained": trained, "real": _summary(real), "dream": _summary(dream)}
+    summary = summarise(report)
     _print(report, summary)
     if arguments.picture:
         draw(report, summary, model.spec.id, arguments.picture)
     if arguments.json:
         arguments.json.write_text(json.dumps({"policies": report, **summary}, indent=2) + "\n")
+
+
+def summarise(report: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """What `compare` says of all policies, and under "trained" of those that learned, if they are three or more."""
+    summary: dict[str, Any] = _compared(list(report.values()))
+    trained = [part for part in report.values() if part["trained"]]
+    return {**summary, "trained": _compared(trained)} if len(trained) >= 3 else summary
+
+
+def _compared(parts: Sequence[dict[str, Any]]) -> dict[str, float]:
+    return compare([part["real"]["mean"] for part in parts], [part["dream"]["mean"] for part in parts])
 
 
 def policies(model: WorldModel, folder: Path, others: Sequence[Path], dtype: torch.dtype, seed: int) -> list[Candidate]:
@@ -106,7 +116,7 @@ def policies(model: WorldModel, folder: Path, others: Sequence[Path], dtype: tor
     found = [Candidate(name, make, partial(each_row, make, seed)) for name, make in blind]
     if (folder / "policy").is_dir():
         found.append(_trained("the model's policy", folder, folder / "policy", dtype, seed))
-    return found + [_trained(str(policy), folder, policy, dtype, seed) for policy in others]
+    return found + [_trained("/".join(policy.parts[-2:]), folder, policy, dtype, seed) for policy in others]
 
 
 def _trained(name: str, folder: Path, policy: Path, dtype: torch.dtype, seed: int) -> Candidate:
@@ -137,18 +147,35 @@ def compare(real: Sequence[float], dream: Sequence[float]) -> dict[str, float]:
     }
 
 
-def draw(report: dict[str, dict[str, Any]], summary: dict[str, float], env_id: str, path: Path) -> None:
+def draw(report: dict[str, dict[str, Any]], summary: dict[str, Any], env_id: str, path: Path) -> None:
     """Dream against reality, a point with both intervals for each policy. Raises UserError without matplotlib."""
     check_matplotlib()
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
+    trained = [name for name, part in report.items() if part["trained"]]
+    colours = dict(zip(trained, colormaps["turbo"](np.linspace(0.05, 0.95, len(trained))), strict=True))
     figure = Figure(figsize=(7, 5), layout="constrained")
     axes = figure.subplots()
     for name, part in report.items():
         x, y = part["dream"], part["real"]
         spread = [[[end["mean"] - end["ci95"][0]], [end["ci95"][1] - end["mean"]]] for end in (x, y)]
-        axes.errorbar(x["mean"], y["mean"], xerr=spread[0], yerr=spread[1], fmt="o", markersize=4, linewidth=0.8)
-        axes.annotate(name, (x["mean"], y["mean"]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        colour = colours.get(name, "#b0b0b0")
+        label = name if part["trained"] else None
+        axes.errorbar(
+            x["mean"],
+            y["mean"],
+            xerr=spread[0],
+            yerr=spread[1],
+            fmt="o",
+            markersize=4,
+            linewidth=0.8,
+            color=colour,
+            label=label,
+        )
+    axes.legend(
+        fontsize=6, title="trained in dreams; grey: blind", title_fontsize=6, loc="center left", bbox_to_anchor=(1, 0.5)
+    )
     axes.axline((0, 0), slope=1, color="#8a8a8a", linewidth=0.8, linestyle="--")
     axes.set(xlabel="mean return in the dream", ylabel="mean return in the real env")
     axes.set_title(f"{env_id}: Pearson {summary['correlation']:.2f}, Spearman {summary['rank_correlation']:.2f}")
@@ -169,7 +196,7 @@ def _summary(score: Score) -> dict[str, Any]:
     return {"mean": score.mean, "ci95": list(score.ci95), "episodes": len(score.returns)}
 
 
-def _print(report: dict[str, dict[str, Any]], summary: dict[str, float]) -> None:
+def _print(report: dict[str, dict[str, Any]], summary: dict[str, Any]) -> None:
     print(f"{'policy':28}{'real':>8}  {'interval':16}{'dream':>8}  interval")
     for name, part in sorted(report.items(), key=lambda item: -item[1]["real"]["mean"]):
         cells = [f"{part[w]['mean']:8.1f}  {'{:.0f} to {:.0f}'.format(*part[w]['ci95']):16}" for w in ("real", "dream")]
@@ -178,6 +205,12 @@ def _print(report: dict[str, dict[str, Any]], summary: dict[str, float]) -> None
         f"correlation {summary['correlation']:.2f}, of ranks {summary['rank_correlation']:.2f}, "
         f"regret {summary['regret']:.1f}"
     )
+    if "trained" in summary:
+        of = summary["trained"]
+        print(
+            f"of the trained alone: correlation {of['correlation']:.2f}, of ranks {of['rank_correlation']:.2f}, "
+            f"regret {of['regret']:.1f}"
+        )
 
 
 def _arguments() -> argparse.Namespace:
