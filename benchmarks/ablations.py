@@ -13,12 +13,14 @@ with the same noise:
     shuffle    error along another episode's actions over that along the recorded ones; 1: actions mean nothing
     ms         of one thread for a dreamt frame of each of 128 rows, latents alone
 
-OUT gets a file for each change and seed, and table.md. Run again, it goes on; two calls with other seeds may share OUT.
+OUT gets a file for each change and seed, and table.md. Run again, it goes on with what has no file yet. Two calls
+may share OUT if their seeds differ.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -71,6 +73,7 @@ def main() -> None:
             overrides = [] if change == UNCHANGED else change.split()
             print(f"{change}, seed {seed}", flush=True)
             training = file.with_suffix("")
+            shutil.rmtree(training, ignore_errors=True)  # of a call that was cut short: its seconds are not counted
             model = train_dynamics(ground, overrides, seconds=arguments.seconds, seed=seed, folder=training)
             write_json(file, {"change": change, "seed": seed, **judge(model, ground), **model.training})
     text = table(read(arguments.out))

@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def train_dynamics(ground: Ground, overrides: Sequence[str], *, seconds: float, seed: int, folder: Path) -> WorldModel:
-    """The run's world model with dynamics of other settings, trained for some CPU seconds, resumable in `folder`.
+    """The run's world model with dynamics of other settings, trained for some CPU seconds in `folder`.
 
     Its `training` holds steps, cpu_seconds and the learner's held-out figures.
     """

@@ -30,6 +30,7 @@ from tqdm import tqdm
 from worldsim import envs
 from worldsim.envs.config import EnvConfig
 from worldsim.evaluation.statistics import bootstrap_interval
+from worldsim.rollouts import Env
 
 KNOWLEDGE = ("all", "remembered", "seen", "none")
 STEPS, TICS = 16, 4  # of a plan, and of a step
@@ -132,13 +133,18 @@ class Planner:
         return costs(places, player.position_y, known)
 
 
+def planner_of(env: Env, action_meanings: list[str], knows: str) -> Planner:
+    """A planner who is told what the engine of `env` knows."""
+    game = env.get_wrapper_attr("game")
+    game.set_objects_info_enabled(True)
+    return Planner(game, action_meanings, knows)
+
+
 def play(knows: str, seeds: range) -> list[float]:
     """The planner's return in each episode."""
     config = EnvConfig(id="VizdoomTakeCover-v1", frame_skip=TICS, max_episode_tics=2100)
     env = envs.make(config)
-    game = env.get_wrapper_attr("game")
-    game.set_objects_info_enabled(True)
-    planner = Planner(game, envs.describe(env, config)["action_meanings"], knows)
+    planner = planner_of(env, envs.describe(env, config)["action_meanings"], knows)
     scores = []
     for seed in tqdm(seeds, desc=knows, unit="episode"):
         env.reset(seed=seed)

@@ -29,7 +29,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmarks.take_cover_ceiling import KNOWLEDGE, Planner
+from benchmarks.take_cover_ceiling import KNOWLEDGE, Planner, planner_of
 from worldsim import envs
 from worldsim.agents.actions import describe_action_space
 from worldsim.agents.networks import NetworkSpec, PolicyNetwork
@@ -99,7 +99,7 @@ def main() -> None:
     config = env_config(model.spec, folder)
     lessons, network, report = Lessons(), None, []
     with several(partial(envs.make, config), SIDE_BY_SIDE) as real:
-        planners = [_planner(env, arguments.knows, model) for env in real]
+        planners = [planner_of(env, model.spec.action_meanings, arguments.knows) for env in real]
         seed = arguments.seed
         for number in range(arguments.rounds):
             returns: list[float] = []
@@ -120,12 +120,6 @@ def main() -> None:
     print(f"taught: {np.mean(judged):.0f} (95 % {low:.0f} to {high:.0f}, {len(judged)} episodes, greedy)")
     arguments.out.mkdir(parents=True, exist_ok=True)
     write_json(arguments.out / "taught.json", {"knows": arguments.knows, "rounds": report, "returns": judged})
-
-
-def _planner(env: Env, knows: str, model: WorldModel) -> Planner:
-    game = env.get_wrapper_attr("game")
-    game.set_objects_info_enabled(True)
-    return Planner(game, list(model.spec.action_meanings), knows)
 
 
 def play(
