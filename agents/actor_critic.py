@@ -15,6 +15,7 @@ from torch import Tensor
 from worldsim.agents.config import ActorCriticConfig, check_config, entropy_weight
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork, network_spec
+from worldsim.agents.pictures import Pictures
 from worldsim.agents.returns import lambda_returns
 from worldsim.agents.rollout import Envs, EpisodeStatistics, Given, Rollout, check_autoreset, play_rollout
 from worldsim.agents.values import ValueNetwork
@@ -44,12 +45,17 @@ class ActorCriticLearner:
 
     Everything random comes from the learner's own generator and from the seeds it gives to `envs.reset`. With
     `config.reset_each_update`, n updates equal m, a restored checkpoint, and n - m, bit for bit. Without, episodes are
-    carried from update to update, and a restored learner begins new ones.
+    carried from update to update, and a restored learner begins new ones. dtype: in which pictures are convolved.
     Raises AgentConfigError for settings out of range, UnusableSpaceError for envs it cannot learn in.
     """
 
     def __init__(
-        self, config: ActorCriticConfig, envs: Envs, seed: int = 0, device: torch.device | str = "cpu"
+        self,
+        config: ActorCriticConfig,
+        envs: Envs,
+        seed: int = 0,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         check_config(config)
         check_autoreset(envs)
@@ -58,7 +64,7 @@ class ActorCriticLearner:
         self.seed = seed
         self.device = torch.device(device)
         self.generator = torch.Generator().manual_seed(seed)
-        spec = network_spec(envs, config.hidden)
+        spec = network_spec(envs, config.hidden, config.strides)
         self.policy = PolicyNetwork(spec, self.generator)
         if config.initial_persistence and self.policy.persistence is None:
             raise AgentConfigError(
@@ -67,6 +73,8 @@ class ActorCriticLearner:
                 f"{envs.single_observation_space}: set it to 0."
             )
         self.policy.persist(config.initial_persistence)
+        if isinstance(self.policy.inputs, Pictures):
+            self.policy.inputs.precision = dtype
         self.policy.to(self.device)
         self.value = ValueNetwork(spec, self.generator).to(self.device)
         self.optimizer = torch.optim.Adam(
@@ -238,7 +246,9 @@ class ActorCriticLearner:
 
         Gives the value's loss, and of the policy its loss, entropy, KL(old || new) and clipped share, (4,).
         """
-        inputs = self.policy.inputs(observations)
+        with torch.set_grad_enabled(with_policy):  # what value and policy share must not move while the policy rests
+            shared = self.policy.inputs(observations)
+        inputs = shared.detach().requires_grad_(shared.requires_grad)
         self.optimizer.zero_grad()
         value_loss = self.value.loss(inputs, returns)
         torch.autograd.backward(value_loss)
@@ -246,6 +256,8 @@ class ActorCriticLearner:
         told = [value_loss.detach()]
         if with_policy:
             told.append(self._policy_backward(inputs, raw_actions, log_probs, advantages, bonus))
+            if shared.requires_grad:
+                shared.backward(inputs.grad)
             torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         return tuple(told)

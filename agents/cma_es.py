@@ -22,7 +22,7 @@ from torch import Tensor
 from worldsim.agents.actions import ActionCoder
 from worldsim.agents.config import CmaEsConfig, check_cma_es
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
-from worldsim.agents.networks import NetworkSpec, PolicyNetwork, build_trunk, network_spec
+from worldsim.agents.networks import Inputs, NetworkSpec, PolicyNetwork, build_trunk, network_spec
 from worldsim.agents.rollout import Envs, check_autoreset
 from worldsim.agents.values import ValueNetwork
 
@@ -65,7 +65,7 @@ class CmaEsLearner:
     def update(self) -> dict[str, float]:
         """One generation. Returns the scores of population, best candidate and champion, sigma, and the speed."""
         started = time.perf_counter()
-        if not int(self.policy.inputs.count):
+        if isinstance(self.policy.inputs, Inputs) and not int(self.policy.inputs.count):
             self._measure_inputs()
         generation = len(self._scores)
         candidates = np.stack(self._search.ask())  # (population, parameters)

@@ -26,6 +26,7 @@ class ActorCriticConfig:
     advantage_scale: "std" divides centred advantages by their standard deviation over the update (at least
         `advantage_floor`); "percentile" by DreamerV3's max(1, moving average of the returns' 95th - 5th percentile).
     hidden: widths of the policy's and of the value's trunk (two separate networks).
+    strides: of the convolutions that read pictures, [rows, columns] each; empty: as the size of the picture suggests.
     initial_persistence: with what probability a new policy repeats its last action, in [0, 1); 0: it draws each anew.
         Where only lasting motion pays, draws that forget each other never find it. Needs discrete actions and
         observations that tell the last one, as a world model's features do.
@@ -48,6 +49,7 @@ class ActorCriticConfig:
     advantage_scale: str = "std"
     advantage_floor: float = 0.01
     hidden: list[int] = field(default_factory=lambda: [256, 256])
+    strides: list[list[int]] = field(default_factory=list)
     initial_persistence: float = 0.0
 
 
@@ -112,6 +114,8 @@ def check_config(config: ActorCriticConfig) -> None:
     if config.advantage_scale not in ADVANTAGE_SCALES:
         expected = " or ".join(f"'{name}'" for name in ADVANTAGE_SCALES)
         raise AgentConfigError(f"advantage_scale must be {expected}, got '{config.advantage_scale}'.")
+    if any(len(pair) != 2 or min(pair) < 1 for pair in config.strides):
+        raise AgentConfigError(f"strides must be pairs of rows and columns, 1 or more each, got {config.strides}.")
     if not config.hidden or min(config.hidden) < 1:
         raise AgentConfigError(f"hidden must name at least one width above 0, got {list(config.hidden)}.")
 

@@ -41,11 +41,13 @@ class AgentLearner(Protocol):
         """The inverse of `state_dict`."""
 
 
-def _cma_es(config: AgentConfig, envs: Envs, seed: int, _device: torch.device | str) -> AgentLearner:
+def _cma_es(
+    config: AgentConfig, envs: Envs, seed: int, _device: torch.device | str, _dtype: torch.dtype
+) -> AgentLearner:
     return CmaEsLearner(config.cma_es, envs, seed)  # a linear controller: its products are too small for a GPU
 
 
-LEARNERS: dict[str, Callable[[AgentConfig, Envs, int, torch.device | str], AgentLearner]] = {
+LEARNERS: dict[str, Callable[[AgentConfig, Envs, int, torch.device | str, torch.dtype], AgentLearner]] = {
     "actor_critic": ActorCriticLearner,
     "cma_es": _cma_es,
 }
@@ -62,10 +64,17 @@ def check_agent(config: AgentConfig, num_envs: int) -> None:
         check_config(config)
 
 
-def build_learner(config: AgentConfig, envs: Envs, seed: int = 0, device: torch.device | str = "cpu") -> AgentLearner:
+def build_learner(
+    config: AgentConfig,
+    envs: Envs,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> AgentLearner:
     """The learner that `config.kind` names. Raises AgentConfigError and UnusableSpaceError as it does.
 
-    device: of its networks, but for CMA-ES, whose linear controllers stay on the CPU.
+    device: of its networks, but for CMA-ES, whose linear controllers stay on the CPU. dtype: in which it
+    convolves pictures.
     """
     check_agent(config, envs.num_envs)
-    return LEARNERS[config.kind](config, envs, seed, device)
+    return LEARNERS[config.kind](config, envs, seed, device, dtype)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from worldsim.agents.actions import ActionCoder, Distribution, describe_action_space
 from worldsim.agents.errors import UnusableSpaceError
+from worldsim.agents.pictures import Pictures
 
 INPUT_LIMIT = 5.0
 MIN_VARIANCE = 1e-4
@@ -29,7 +30,8 @@ class NetworkSpec:
     observation_shape: of one row; (H, W, C) uint8 if `pixels`, else any shape of numbers (flattened).
     layout: of a world model's features: "frames", "tokens", "channels", "belief" and "action"; a row holds latents and
     then their changes, tokens x channels each, the belief, and the last action; before them stand, oldest first,
-    latents, changes and action of the other frames. None: numbers of which nothing is known.
+    latents, changes and action of the other frames. Of pictures: how many planes at the end tell the last "action".
+    None: observations of which nothing is known. strides: see `worldsim.agents.pictures`.
     action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear,
     and sees latents and belief alone.
     reads: how many fixed random directions of the inputs the trunk sees; 0: the inputs themselves. deterministic: the
@@ -43,9 +45,12 @@ class NetworkSpec:
     reads: int = 0
     deterministic: bool = False
     layout: dict[str, int] | None = None
+    strides: tuple[tuple[int, int], ...] = ()
 
 
-def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int]) -> NetworkSpec:
+def network_spec(
+    envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int], strides: Sequence[Sequence[int]] = ()
+) -> NetworkSpec:
     """The spec for a vector env's single spaces. Raises UnusableSpaceError if they cannot be used."""
     space = envs.single_observation_space
     if not isinstance(space, gym.spaces.Box):
@@ -54,11 +59,12 @@ def network_spec(envs: gym.vector.VectorEnv[Any, Any, Any], hidden: Sequence[int
     if pixels and min(space.shape[:2]) < 8:
         raise UnusableSpaceError(f"Pixel observations must be (H, W, C) with H, W >= 8, got {space.shape}.")
     actions = describe_action_space(envs.single_action_space)
-    layout = getattr(envs, "feature_layout", None)
+    layout = getattr(envs, "observation_layout", None)
     shape, widths = tuple(int(n) for n in space.shape), tuple(int(n) for n in hidden)
-    if layout is not None and shape != (layout["frames"] * frame_size(layout) + layout["belief"],):
+    if layout is not None and not pixels and shape != (layout["frames"] * frame_size(layout) + layout["belief"],):
         raise UnusableSpaceError(f"The layout {layout} does not describe observations of shape {shape}.")
-    return NetworkSpec(shape, pixels, actions, widths, layout=layout)
+    steps = tuple((int(down), int(across)) for down, across in strides)
+    return NetworkSpec(shape, pixels, actions, widths, layout=layout, strides=steps)
 
 
 def frame_size(layout: Mapping[str, int]) -> int:
@@ -67,12 +73,12 @@ def frame_size(layout: Mapping[str, int]) -> int:
 
 
 class Inputs(nn.Module):
-    """Observations to network inputs: the one place that knows their range.
+    """Observations (B, ...) of numbers to network inputs: the one place that knows their range.
 
-    Pixels uint8 (B, H, W, C) become (B, C, H, W) in [-1, 1]. Other observations become (B, F), standardised by the
-    mean and variance of all observations that `observe` has seen, and limited to [-5, 5]. Without any they pass as
-    they are. A nearly constant feature is divided by no less than 0.01: its noise must not become a signal that looks
-    different in another environment. (Layer norm follows, so small observations lose nothing.)
+    They become (B, F), standardised by the mean and variance of all observations that `observe` has seen, and limited
+    to [-5, 5]. Without any they pass as they are. A nearly constant feature is divided by no less than 0.01: its noise
+    must not become a signal that looks different in another environment. (Layer norm follows, so small observations
+    lose nothing.)
     Of a world model's features, a channel has one mean and variance for all tokens and frames, those of the newest, so
     that the same thing looks the same in every place and at every time, and actions stay as they are.
     """
@@ -83,19 +89,16 @@ class Inputs(nn.Module):
 
     def __init__(self, spec: NetworkSpec) -> None:
         super().__init__()
-        self.pixels = spec.pixels
         self.shape = spec.observation_shape
         self.layout = spec.layout
-        size = 0 if spec.pixels else math.prod(spec.observation_shape)
+        size = math.prod(spec.observation_shape)
         self.register_buffer("mean", torch.zeros(size))
         self.register_buffer("variance", torch.ones(size))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
     def observe(self, observations: Tensor) -> None:
-        """Fold observations (B, ...) into the statistics (nothing to do for pixels)."""
-        if self.pixels:
-            return
+        """Fold observations (B, ...) into the statistics."""
         batch = observations.reshape(observations.shape[0], -1).float()
         variance, mean = torch.var_mean(batch, dim=0, correction=0)
         if self.layout is not None:
@@ -113,8 +116,6 @@ class Inputs(nn.Module):
     def forward(self, observations: Tensor) -> Tensor:
         if tuple(observations.shape[1:]) != self.shape:
             raise ValueError(f"Expected observations of shape (B, {self.shape}), got {tuple(observations.shape)}.")
-        if self.pixels:
-            return observations.permute(0, 3, 1, 2).float() / 127.5 - 1.0  # (B, C, H, W)
         flat = observations.reshape(observations.shape[0], -1).float()  # (B, F)
         scaled = (flat - self.mean) * self.variance.clamp_min(MIN_VARIANCE).rsqrt()
         return scaled.clamp(-INPUT_LIMIT, INPUT_LIMIT)
@@ -135,22 +136,6 @@ def _pooled(variance: Tensor, mean: Tensor, layout: Mapping[str, int]) -> tuple[
         latents_and_change = moment[before : before + 2 * tokens * channels]
         moment[:before] = torch.cat([latents_and_change, moment[-action:]]).repeat(layout["frames"] - 1)
     return variance, mean
-
-
-def _pixel_encoder(shape: tuple[int, ...]) -> tuple[nn.Sequential, int]:
-    """A small convolutional encoder for (H, W, C) images, and the number of features it gives."""
-    height, width, channels = shape
-    layers: list[nn.Module] = []
-    out = 32
-    if min(height, width) >= 32:
-        layers += [nn.Conv2d(channels, out, 8, 4, 2), nn.SiLU()]
-        height, width = (height - 4) // 4 + 1, (width - 4) // 4 + 1
-    else:
-        layers += [nn.Conv2d(channels, out, 3, 1, 1), nn.SiLU()]
-    while min(height, width) > 7:
-        layers += [nn.Conv2d(out, 64, 4, 2, 1), nn.SiLU()]
-        out, height, width = 64, height // 2, width // 2
-    return nn.Sequential(*layers, nn.Flatten()), out * height * width
 
 
 class Projection(nn.Module):
@@ -233,6 +218,14 @@ class HistoryReader(nn.Module):
         return torch.cat([kept.reshape(len(features), -1), self.now(now)], dim=1)
 
 
+def _pictures(spec: NetworkSpec) -> Pictures:
+    return Pictures(spec.observation_shape, spec.strides, 0 if spec.layout is None else spec.layout["action"])
+
+
+def _build_inputs(spec: NetworkSpec) -> Inputs | Pictures:
+    return _pictures(spec) if spec.pixels else Inputs(spec)
+
+
 def _feature_reader(spec: NetworkSpec) -> TokenReader | HistoryReader | LatentsAndBelief:
     """What stands between a world model's features and the trunk's layers."""
     assert spec.layout is not None
@@ -245,8 +238,7 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     """Network inputs to features (B, hidden[-1])."""
     layers: list[nn.Module] = []
     if spec.pixels:
-        encoder, size = _pixel_encoder(spec.observation_shape)
-        layers += [encoder, nn.LayerNorm(size)]
+        size = _pictures(spec).size
     elif spec.layout is not None:
         reader = _feature_reader(spec)
         layers, size = [reader], reader.size
@@ -261,11 +253,11 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     return nn.Sequential(*layers), size
 
 
-def initialise_trunk(trunk: nn.Sequential, generator: torch.Generator | None) -> None:
+def initialise_layers(layers: nn.Module, generator: torch.Generator | None) -> None:
     """Convolutions and linear layers orthogonal with gain sqrt(2), biases 0 (norms: 1 and 0 as they come); fixed
     directions orthonormal; places normal with std 0.5.
     """
-    for module in trunk.modules():
+    for module in layers.modules():
         if isinstance(module, TokenReader):
             nn.init.normal_(module.place, std=0.5, generator=generator)
         if isinstance(module, Projection):
@@ -287,7 +279,7 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.spec = spec
         self.actions = ActionCoder(spec.action_space)
-        self.inputs = Inputs(spec)
+        self.inputs = _build_inputs(spec)
         self.trunk, size = build_trunk(spec)
         self.head = nn.Linear(size, self.actions.size)
         self.log_std = nn.Parameter(torch.zeros(0 if self.actions.choices else self.actions.size))
@@ -297,8 +289,9 @@ class PolicyNetwork(nn.Module):
         self.initialise(generator)
 
     def initialise(self, generator: torch.Generator | None) -> None:
-        """Trunk: see `initialise_trunk`. Head: zeros. Log standard deviations of Box actions: -0.5."""
-        initialise_trunk(self.trunk, generator)
+        """Layers: see `initialise_layers`. Head: zeros. Log standard deviations of Box actions: -0.5."""
+        for part in (self.inputs, self.trunk):
+            initialise_layers(part, generator)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         nn.init.constant_(self.log_std, INITIAL_LOG_STD)

@@ -130,6 +130,7 @@ def _spec(config: Mapping[str, Any]) -> NetworkSpec:
         int(spec.get("reads", 0)),  # policies of before there were controllers or layouts have none of these
         bool(spec.get("deterministic", False)),
         None if spec.get("layout") is None else {"frames": 1, **spec["layout"]},
+        tuple((int(down), int(across)) for down, across in spec.get("strides", [])),
     )
 
 

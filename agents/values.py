@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from worldsim.agents.networks import NetworkSpec, build_trunk, initialise_trunk
+from worldsim.agents.networks import NetworkSpec, build_trunk, initialise_layers
 
 MOMENT_RATE = 0.2  # share of the newest update in the running moments of the returns
 MIN_SCALE = 0.01
@@ -38,8 +38,8 @@ class ValueNetwork(nn.Module):
         self.initialise(generator)
 
     def initialise(self, generator: torch.Generator | None) -> None:
-        """Trunk: see `initialise_trunk`. Head: zeros."""
-        initialise_trunk(self.trunk, generator)
+        """Trunk: see `initialise_layers`. Head: zeros."""
+        initialise_layers(self.trunk, generator)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 

@@ -110,7 +110,7 @@ def following(plan: list[int]) -> Act:
 def acting(policy: PolicyNetwork, model: WorldModel, seed: int) -> Act:
     """All rows act by the policy, which draws its actions."""
     act = act_in_dream(policy, seed)
-    return lambda state, t: torch.from_numpy(act(observe_state(model, state, "features")))
+    return lambda state, t: torch.from_numpy(act(observe_state(model, state, model.agent_observation)))
 
 
 def least(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:

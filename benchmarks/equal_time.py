@@ -101,6 +101,7 @@ def train_dynamics(ground: Ground, overrides: Sequence[str], *, seconds: float, 
         trained.average,
         made.start_contexts,
         feature_frames=made.feature_frames,
+        stack_ages=made.stack_ages,
         endings=made.endings,
         training={"steps": steps, "cpu_seconds": round(spent), **trained.evaluate()},
     )

@@ -109,7 +109,7 @@ def dream_on(model: WorldModel, state: WorldState, act: Any, steps: int, seed: i
     state = state.with_generators([row_generator(seed + row) for row in range(rows)])
     said = []
     for _ in range(steps):
-        actions = torch.from_numpy(np.asarray(act(observe_state(model, state, "features"))))
+        actions = torch.from_numpy(np.asarray(act(observe_state(model, state, model.agent_observation))))
         state, step = model.step(state, actions)
         said.append(step.termination_probability.float().cpu().numpy())
     return np.stack(said, axis=1)

@@ -83,11 +83,11 @@ def train(config: RunConfig, folder: Path, temperature: float, agent: int, argum
     rows = DreamVectorEnv(
         model,
         config.dream.num_envs,
-        observation="features",
+        observation=model.agent_observation,
         max_episode_steps=config.dream.max_episode_steps,
         temperature=temperature,
     )
-    learner = build_learner(config.agent, rows, seed=agent, device=model.device)
+    learner = build_learner(config.agent, rows, seed=agent, device=model.device, dtype=model.dtype)
     greedy = config.evaluate.greedy or config.agent.kind == "cma_es"
     for updates in todo:
         name = f"temperature {temperature:g}, agent {agent}"

@@ -42,7 +42,9 @@ def actions_for(envs: DreamVectorEnv, steps: int, seed: int = 0) -> list[np.ndar
 @pytest.mark.parametrize("observation", OBSERVATIONS)
 @pytest.mark.parametrize("actions", ACTION_SPACES)
 def test_gymnasium_accepts_it(observation: str, actions: str, kind: str, tmp_path: Path) -> None:
-    save_model(tiny_world(actions, kind=kind), tmp_path)
+    model = tiny_world(actions, kind=kind)
+    model.stack_ages = (0, 1)
+    save_model(model, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         env = gym.make(
@@ -60,7 +62,9 @@ def test_stable_baselines_accepts_it(observation: str, actions: str) -> None:
         # Advice, where the real env's actions have other ranges.
         warnings.filterwarnings("ignore", message="We recommend you to use a symmetric and normalized Box action space")
         # 40 pixels: the checker thinks of its own convolutions, which need 36.
-        checker.check_env(DreamEnv(tiny_world(actions, size=40), observation=observation))
+        model = tiny_world(actions, size=40)
+        model.stack_ages = (0, 1)
+        checker.check_env(DreamEnv(model, observation=observation))
 
 
 def test_it_is_made_from_a_folder_alone(folder: Path) -> None:

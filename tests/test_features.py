@@ -149,5 +149,5 @@ def test_a_row_that_begins_anew_forgets_its_past_and_leaves_the_others_theirs() 
 
 def test_only_features_have_a_layout() -> None:
     model = tiny_world()
-    assert DreamVectorEnv(model, 1, observation="latent").feature_layout is None
-    assert DreamVectorEnv(model, 1, observation="features").feature_layout == feature_layout(model)
+    assert DreamVectorEnv(model, 1, observation="latent").observation_layout is None
+    assert DreamVectorEnv(model, 1, observation="features").observation_layout == feature_layout(model)

@@ -17,7 +17,7 @@ from worldsim.device import choose_device, choose_precision
 from worldsim.dream_starts import read_options
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model
-from worldsim.observations import feature_layout, observation_space, observed
+from worldsim.observations import observation_layout, observation_space, observed
 from worldsim.rendering import to_rgb
 from worldsim.start_contexts import StartContexts
 from worldsim.window import Window
@@ -56,7 +56,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     ) -> None:
         """model: a WorldModel, a folder, or the name of a released model (then loaded with `device` and `precision`).
 
-        observation: "pixels", "latent", "belief" or "features". max_episode_steps: truncate here;
+        observation: one of `worldsim.observations`. max_episode_steps: truncate here;
         None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
         start_contexts: other contexts than the model's own. temperature: variance of the sampler's noise; None: the
         model's own. uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
@@ -101,7 +101,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         if not len(self._contexts):
             raise UserError(f"there are no start contexts of kind {start!r} to dream from")
         self.single_observation_space = observation_space(model, observation)
-        self.feature_layout = feature_layout(model) if observation == "features" else None
+        self.observation_layout = observation_layout(model, observation)
         self.single_action_space = model.spec.gym_action_space()
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)

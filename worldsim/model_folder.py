@@ -87,6 +87,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
                 "endings": None if model.endings is None else asdict(model.endings.config),
                 "temperature": model.temperature,
                 "feature_frames": model.feature_frames,
+                "stack_ages": list(model.stack_ages),
                 "uncertainty_quantiles": {f"{level:g}": value for level, value in model.uncertainty_quantiles.items()},
                 "training": model.training,
             },
@@ -105,6 +106,7 @@ def load_model(
         dynamics_config = from_dict(DynamicsConfig, config["dynamics"], f"{folder}/config.json")
         temperature = float(config.get("temperature", 1.0))
         feature_frames = int(config.get("feature_frames", 1))
+        stack_ages = [int(age) for age in config.get("stack_ages", [])]
         ending_config = None
         if config.get("endings") is not None:
             ending_config = from_dict(EndingConfig, config["endings"], f"{folder}/config.json")
@@ -138,6 +140,7 @@ def load_model(
         dtype=dtype,
         temperature=temperature,
         feature_frames=feature_frames,
+        stack_ages=stack_ages,
         endings=endings,
         uncertainty_quantiles=quantiles,
         training=config.get("training", {}),

@@ -14,8 +14,8 @@ from worldsim.data.actions import action_feature_count
 from worldsim.errors import UserError
 from worldsim.world_model import WorldModel, WorldState
 
-Observation = Literal["pixels", "latent", "belief", "features"]
-OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features")
+Observation = Literal["pixels", "latent", "belief", "features", "frame_stack"]
+OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features", "frame_stack")
 
 
 def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
@@ -25,6 +25,10 @@ def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
     2 N D + Z + A: one frame does not tell what moves where. With `model.feature_frames` above 1 the latents, changes
     and actions of the frames before stand in front, 2 N D + A each, oldest first and 0 where there was none: what has
     left the picture is there still.
+
+    A frame stack, uint8 (H, W, K C + A), holds the decoded frames of the K ages in `model.stack_ages`, in that order,
+    and a plane for each number of the last action, 128 being 0 and 255 being 1: where things are is easier to see than
+    to read out of latents. Raises UserError if the model has no such ages.
     """
     low, high = (bound.flatten().cpu().numpy() for bound in (model.dynamics.scale.low, model.dynamics.scale.high))
     ones = np.ones(model.belief_size, np.float32)
@@ -34,6 +38,15 @@ def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
         return gym.spaces.Box(low, high, dtype=np.float32)
     if observation == "belief":
         return gym.spaces.Box(-ones, ones, dtype=np.float32)
+    if observation == "frame_stack":
+        if not model.stack_ages:
+            raise UserError(
+                'observation="frame_stack": this world model does not say which frames; set its stack_ages, such as '
+                "(0, 1, 2, 4), or choose another observation"
+            )
+        height, width, channels = model.spec.frame_shape
+        planes = len(model.stack_ages) * channels + action_feature_count(model.spec)
+        return gym.spaces.Box(0, 255, (height, width, planes), np.uint8)
     if observation == "features":
         lowest, highest = (bound.cpu().numpy() for bound in _shown_bounds(model))
         changes, past = 2 * len(low), model.feature_frames - 1  # the belief stands between changes and action
@@ -43,6 +56,13 @@ def observation_space(model: WorldModel, observation: str) -> gym.spaces.Box:
             dtype=np.float32,
         )
     raise UserError(f"observation={observation!r} is unknown: choose one of {', '.join(OBSERVATIONS)}")
+
+
+def observation_layout(model: WorldModel, observation: str) -> dict[str, int] | None:
+    """What the numbers of an observation are, as an agent's network wants to know it; None: nothing is known."""
+    if observation == "features":
+        return feature_layout(model)
+    return {"action": action_feature_count(model.spec)} if observation == "frame_stack" else None
 
 
 def feature_layout(model: WorldModel) -> dict[str, int]:
@@ -66,6 +86,8 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
         return state.belief.clone()
     if observation == "latent":
         return model.dynamics.scale.clamp(state.latents).flatten(1).clone()
+    if observation == "frame_stack":
+        return _frame_stack(model, state)
     lowest, highest = _shown_bounds(model)
     now = state.shown.clamp(lowest, highest)  # (B, 2 N D + A)
     latents_and_change, action = now.tensor_split([-state.action.shape[1]], dim=1)
@@ -76,6 +98,13 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
 def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
     """The same as an array."""
     return observed(model, state, observation).cpu().numpy()
+
+
+def _frame_stack(model: WorldModel, state: WorldState) -> Tensor:
+    """Decoded frames and planes of the last action, uint8 (B, H, W, K C + A)."""
+    frames = [state.decoded[:, -1 - age] for age in model.stack_ages]
+    levels = (127.5 * (1 + state.action)).round().to(torch.uint8)  # (B, A)
+    return torch.cat([*frames, levels[:, None, None].expand(-1, *frames[0].shape[1:3], -1)], dim=3)
 
 
 def _shown_bounds(model: WorldModel) -> tuple[Tensor, Tensor]:

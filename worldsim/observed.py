@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from numpy.typing import NDArray
 
 from worldsim.errors import UserError
-from worldsim.observations import feature_layout, observation_space, observe_state
+from worldsim.observations import observation_layout, observation_space, observe_state
 from worldsim.world_model import WorldModel, WorldState, row_generator, without_draws
 
 Seeds = int | list[int | None] | None
@@ -27,7 +27,7 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
     """A vector env of real frames, uint8 (num_envs, H, W, C), shown through `model`.
 
     env: any of Gymnasium's vector envs, in any autoreset mode, over envs made by `worldsim.envs.make` with the model's
-    settings; it is closed with this one. observation: "latent", "belief" or "features". Where a row ends
+    settings; it is closed with this one. observation: one of `worldsim.observations`. Where a row ends
     with SAME_STEP, `infos["final_obs"]` holds its last observation as it does in a dream.
     `infos["foreseen_termination"]`, float32 (num_envs,), is what the model said of the step before it was made; it has
     another name than a dream's, since here the episode knows. Raises UserError if the env's spaces are not the model's.
@@ -44,7 +44,7 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
         self.model = model
         self.observation = observation
         self.single_observation_space = observation_space(model, observation)
-        self.feature_layout = feature_layout(model) if observation == "features" else None
+        self.observation_layout = observation_layout(model, observation)
         self.observation_space = batch_space(self.single_observation_space, env.num_envs)
         self.autoreset_mode = AutoresetMode(env.metadata.get("autoreset_mode", AutoresetMode.NEXT_STEP))
         self._generators = [row_generator(int(s)) for s in np.random.SeedSequence().generate_state(env.num_envs)]

@@ -45,7 +45,9 @@ class WorldState:
     latents: unit-scale (B, N, D), the current frame. change: (B, N, D), what they differ by from the frame before, 0 at
     the first. action: (B, A), features of the action that led here, 0 at the first frame. past: (B, F - 1, 2 N D + A),
     latents, change and action of the frames before, oldest first and 0 where there was none, F being the model's
-    `remembered_frames`. generators: one per row.
+    `remembered_frames`. decoded: uint8 (B, S, H, W, C), the last frames as the tokenizer draws them, the current one
+    last and the first one again where there were fewer; S as many as the oldest of the model's `stack_ages` asks for.
+    generators: one per row.
     """
 
     dynamics: DynamicsState
@@ -53,6 +55,7 @@ class WorldState:
     change: Tensor
     action: Tensor
     past: Tensor
+    decoded: Tensor
     generators: tuple[torch.Generator, ...]
 
     @property
@@ -72,14 +75,29 @@ class WorldState:
     def clone(self) -> WorldState:
         """A copy that shares nothing with the original, random generators included."""
         generators = tuple(_copied(generator) for generator in self.generators)
-        shown = (self.latents.clone(), self.change.clone(), self.action.clone(), self.past.clone())
-        return WorldState(self.dynamics.clone(), *shown, generators)
+        return self._with_tensors(self.dynamics.clone(), generators, lambda name: getattr(self, name).clone())
 
     def select_rows(self, rows: Tensor) -> WorldState:
         """A copy of some rows (R,), indices; it goes on drawing from their generators."""
         generators = tuple(self.generators[row] for row in rows.tolist())
-        shown = (self.latents[rows], self.change[rows], self.action[rows], self.past[rows])
-        return WorldState(self.dynamics.select_rows(rows), *shown, generators)
+        return self._with_tensors(self.dynamics.select_rows(rows), generators, lambda name: getattr(self, name)[rows])
+
+    def with_rows(self, rows: Tensor, fresh: WorldState, dynamics: DynamicsState) -> WorldState:
+        """A copy on `dynamics`, with the same generators, in which `rows` (R,) are those of `fresh` (R)."""
+
+        def mixed(name: str) -> Tensor:
+            tensor: Tensor = getattr(self, name).clone()
+            tensor[rows] = getattr(fresh, name)
+            return tensor
+
+        return self._with_tensors(dynamics, self.generators, mixed)
+
+    def _with_tensors(
+        self, dynamics: DynamicsState, generators: tuple[torch.Generator, ...], tensor: Callable[[str], Tensor]
+    ) -> WorldState:
+        names = ("latents", "change", "action", "past", "decoded")
+        changes: dict[str, Any] = {name: tensor(name) for name in names}
+        return replace(self, dynamics=dynamics, generators=generators, **changes)
 
 
 class WorldModel:
@@ -96,6 +114,7 @@ class WorldModel:
         dtype: torch.dtype = torch.float32,
         temperature: float = 1.0,
         feature_frames: int = 1,
+        stack_ages: Sequence[int] = (),
         endings: EndingReader | None = None,
         uncertainty_quantiles: Mapping[float, float] | None = None,
         training: dict[str, Any] | None = None,
@@ -103,7 +122,9 @@ class WorldModel:
         """Takes over both networks and casts them to `dtype`.
 
         temperature: of its dreams unless a caller asks for another. feature_frames: how many frames back, the current
-        one included, the observation "features" shows. endings: foresees them in place of the dynamics' head.
+        one included, the observation "features" shows. stack_ages: which decoded frames "frame_stack" shows, by their
+        age in steps, 0 being the current one; empty: there is no such observation, and agents read features.
+        endings: foresees terminations in place of the dynamics' head.
         uncertainty_quantiles: what share of steps from real moments is no more uncertain than what (see
         `worldsim.evaluation.uncertainty`). training: figures for the model card.
         """
@@ -117,6 +138,7 @@ class WorldModel:
         self.start_contexts = start_contexts
         self.temperature = temperature
         self.feature_frames = feature_frames
+        self.stack_ages = tuple(stack_ages)
         self.endings = None if endings is None else endings.to(self.device).requires_grad_(False).eval()
         self.uncertainty_quantiles = dict(uncertainty_quantiles or {})
         self.training = training or {}
@@ -135,6 +157,11 @@ class WorldModel:
     def remembered_frames(self) -> int:
         """How many frames a state keeps as they were, the current one included: as many as somebody reads."""
         return max(self.feature_frames, 1 if self.endings is None else self.endings.frames)
+
+    @property
+    def agent_observation(self) -> str:
+        """What an agent of this model's dreams reads, a key of `worldsim.observations`."""
+        return "frame_stack" if self.stack_ages else "features"
 
     def uncertainty_quantile(self, quantile: float) -> float:
         """The uncertainty that this share of steps from real moments does not pass. UserError if it is not known."""
@@ -187,7 +214,8 @@ class WorldModel:
         slots, kept = self.remembered_frames - 1, min(frames, self.remembered_frames) - 1
         past = shown.new_zeros(batch, slots, shown.shape[2])
         past[:, slots - kept :] = shown[:, frames - 1 - kept : frames - 1]
-        return WorldState(state, latents[:, -1], change[:, -1], features[:, -1], past, tuple(generators))
+        decoded = self._last_decoded(latents, present.to(self.device))
+        return WorldState(state, latents[:, -1], change[:, -1], features[:, -1], past, decoded, tuple(generators))
 
     def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
         """State after the given contexts (B,), a row each."""
@@ -241,11 +269,8 @@ class WorldModel:
     @torch.inference_mode()
     def replace_rows(self, state: WorldState, rows: Tensor, fresh: WorldState) -> WorldState:
         """`state`, consumed, with `rows` (R,) replaced by those of `fresh` (R); it keeps its generators."""
-        latents, change, action = state.latents.clone(), state.change.clone(), state.action.clone()
-        past = state.past.clone()
-        latents[rows], change[rows], action[rows], past[rows] = fresh.latents, fresh.change, fresh.action, fresh.past
         dynamics = self.dynamics.restart_rows(state.dynamics, rows, fresh.dynamics)
-        return WorldState(dynamics, latents, change, action, past, state.generators)
+        return state.with_rows(rows, fresh, dynamics)
 
     def _advanced(
         self, state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
@@ -256,10 +281,20 @@ class WorldModel:
             logits = self.endings(frames[:, -self.endings.frames :], action)
             outcome = replace(outcome, termination_probability=logits.sigmoid())
         change = outcome.latents - state.latents
-        after = replace(
-            state, dynamics=dynamics, latents=outcome.latents, change=change, action=action, past=frames[:, 1:]
-        )
+        decoded = state.decoded
+        if self.stack_ages:
+            decoded = torch.cat([decoded[:, 1:], self.decode(outcome.latents)[:, None]], dim=1)
+        after = WorldState(dynamics, outcome.latents, change, action, frames[:, 1:], decoded, state.generators)
         return after, DreamStep(**vars(outcome))
+
+    def _last_decoded(self, latents: Tensor, present: Tensor) -> Tensor:
+        """The frames of a history (B, T, N, D) that a state keeps, uint8 (B, S, H, W, C). present: bool (B, T)."""
+        batch, frames = present.shape
+        if not self.stack_ages:
+            return torch.empty(batch, 0, *self.spec.frame_shape, dtype=torch.uint8, device=self.device)
+        moments = torch.arange(frames - 1 - max(self.stack_ages), frames, device=self.device)
+        moments = torch.maximum(moments, (~present).sum(1, keepdim=True))  # (B, S)
+        return self.decode(latents[torch.arange(batch, device=self.device)[:, None], moments])
 
     def _dream(self) -> Callable[..., tuple[Any, Outcome]]:
         """How the dynamics step: on a GPU the DiT's are recorded as CUDA graphs."""

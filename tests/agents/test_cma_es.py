@@ -20,7 +20,7 @@ from worldsim.agents.cma_es import MOST_PARAMETERS, CmaEsLearner, controller_spe
 from worldsim.agents.config import AgentConfig, CmaEsConfig
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
 from worldsim.agents.learners import LEARNERS, build_learner
-from worldsim.agents.networks import Projection
+from worldsim.agents.networks import Inputs, Projection
 from worldsim.agents.policies import NetworkPolicy
 from worldsim.agents.policy_io import load_policy, save_policy
 
@@ -127,8 +127,10 @@ def test_the_champion_stays_when_no_elite_beats_it() -> None:
     for _ in range(3):
         learner.update()
     exact = {"weight": [[1.0]], "bias": [0.0]}  # tanh(x) is near x
-    learner.policy.inputs.mean.zero_()
-    learner.policy.inputs.variance.fill_(1.0)
+    inputs = learner.policy.inputs
+    assert isinstance(inputs, Inputs)
+    inputs.mean.zero_()
+    inputs.variance.fill_(1.0)
     learner.policy.head.load_state_dict({name: torch.tensor(value) for name, value in exact.items()})
     learner.update()
     assert learner.policy.head.weight.tolist() == [[1.0]]

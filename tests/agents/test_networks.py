@@ -173,6 +173,6 @@ def test_a_layout_that_does_not_fit_is_refused() -> None:
     model = tiny_world()
     rows = DreamVectorEnv(model, 1, observation="features")
     assert network_spec(rows, [8]).layout == feature_layout(model)
-    rows.feature_layout = LAYOUT
+    rows.observation_layout = LAYOUT
     with pytest.raises(UnusableSpaceError, match="does not describe observations of shape"):
         network_spec(rows, [8])

@@ -58,7 +58,7 @@ def score_in_dream(
     *,
     episodes: int,
     seed: int,
-    observation: str = "features",
+    observation: str | None = None,
     max_episode_steps: int | None = None,
     temperature: float | None = None,
     start_contexts: StartContexts | None = None,
@@ -67,8 +67,9 @@ def score_in_dream(
 ) -> Score:
     """Returns of `episodes` dreams from episode starts, cut at the real environment's cap (or `max_episode_steps`).
 
-    `act` takes the observations of all rows, (B, ...), and gives their actions. Episode i is dreamt with seed
-    `seed + i`, whatever `rows_at_once`. Raises UserError when nothing limits the length of a dream.
+    `act` takes the observations of all rows, (B, ...), and gives their actions; observation=None: what agents of the
+    model read. Episode i is dreamt with seed `seed + i`, whatever `rows_at_once`. Raises UserError when nothing limits
+    the length of a dream.
     """
     cap = max_episode_steps or model.spec.max_episode_steps
     if cap is None:
@@ -79,7 +80,7 @@ def score_in_dream(
             rows = DreamVectorEnv(
                 model,
                 min(rows_at_once, episodes - first),
-                observation=observation,
+                observation=observation or model.agent_observation,
                 max_episode_steps=cap,
                 temperature=temperature,
                 start_contexts=start_contexts,

@@ -156,16 +156,17 @@ def long_dream(
     model: WorldModel,
     *,
     think: Think | None = None,
-    observation: str = "features",
+    observation: str | None = None,
     steps: int = 500,
     temperature: float | None = None,
     seed: int = 0,
 ) -> Video:
     """One dream of `steps` steps from an episode's first frame, with nothing real after it.
 
-    `think` (None: random actions) plays it on its `observation`. It goes on where an episode would have ended: the
-    picture shows the predicted probability of that.
+    `think` (None: random actions) plays it on `observation` (None: what agents of the model read). It goes on where an
+    episode would have ended: the picture shows the predicted probability of that.
     """
+    shown = observation or model.agent_observation
     generator = row_generator(seed)
     contexts = model.start_contexts
     if bool(contexts.at_start.any()):
@@ -179,7 +180,7 @@ def long_dream(
         if think is None:
             action = np.asarray(random_policy(np.zeros(0, np.uint8)))
         else:
-            thoughts.append(think(observe_state(model, state, observation)))
+            thoughts.append(think(observe_state(model, state, shown)))
             action = thoughts[-1].actions
         actions = torch.from_numpy(action.reshape(1, *model.spec.action_shape))
         state, step = model.step(state, actions, temperature=temperature)
@@ -198,7 +199,7 @@ def long_dream(
             len(frames),
             lambda t: labelled(enlarged(frames[t : t + 1], scale), texts[t])[0],
         )
-    thoughts.append(think(observe_state(model, state, observation)))
+    thoughts.append(think(observe_state(model, state, shown)))
     caption += f", played by the agent. {_PANEL} End: the predicted chance that the step ends the episode."
     return _with_thoughts(model, "long_dream", caption, frames, lines, thoughts)
 
@@ -211,7 +212,6 @@ def agent_in_reality(
     think: Think,
     *,
     seed: int,
-    observation: str = "features",
 ) -> Video:
     """A real episode as the agent played it with `seed`, with what it thought.
 
@@ -222,10 +222,10 @@ def agent_in_reality(
     frames = frames[: len(frames) - blank]
     shown, acted = torch.from_numpy(frames), torch.from_numpy(actions)
     state = model.start_episode(shown[:1], [row_generator(seed)])
-    thoughts = [think(observe_state(model, state, observation))]
+    thoughts = [think(observe_state(model, state, model.agent_observation))]
     for t in range(1, len(frames)):
         state, _ = model.observe(state, shown[t : t + 1], acted[t - 1 : t])
-        thoughts.append(think(observe_state(model, state, observation)))
+        thoughts.append(think(observe_state(model, state, model.agent_observation)))
     taken = [replace(thought, actions=actions[t : t + 1]) for t, thought in enumerate(thoughts) if t < len(actions)]
     totals = np.concatenate([[0.0], np.cumsum(rewards)])
     lines = [_lines("real", t, float(totals[t])) for t in range(len(frames))]

@@ -49,7 +49,11 @@ class Session:
 
     def __init__(self, model: WorldModel, *, seed: int, act: Act | None = None, real: BesideReal | None = None) -> None:
         self._env = DreamVectorEnv(
-            model, 1, observation="features", autoreset_mode=AutoresetMode.DISABLED, render_mode="rgb_array"
+            model,
+            1,
+            observation=model.agent_observation,
+            autoreset_mode=AutoresetMode.DISABLED,
+            render_mode="rgb_array",
         )
         self._env.sampling_steps = model.dynamics.config.sampling_steps
         self._spec = model.spec

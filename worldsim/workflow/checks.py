@@ -187,6 +187,13 @@ def _check_fit(config: RunConfig) -> None:
     expected = f"at most dream.context_frames, which is {frames}: dreams begin with the past that their context holds"
     shown, read = config.dream.feature_frames, config.endings.frames
     _require("dream.feature_frames", shown, shown <= frames, expected)
+    ages = config.dream.stack_ages
+    if ages:
+        kind = config.agent.kind
+        _require("agent.kind", kind, kind == "actor_critic", "actor_critic, because dream.stack_ages shows it pictures")
+        _require("dream.stack_ages", ages, min(ages) == 0, "0 among them, the current frame, and none below")
+        _require("dream.stack_ages", ages, len(set(ages)) == len(ages), "each age once")
+        _require("dream.stack_ages", ages, max(ages) < frames, f"less than dream.context_frames, which is {frames}")
     _require("endings.frames", read, not config.endings.steps or read <= frames, expected)
     if dynamics.kind != "dit":
         distillation = dynamics.distillation_steps

@@ -38,6 +38,8 @@ class DreamConfig:
     ending_fraction: float = 0.0  # of dreams, that begin at most max_episode_steps before a real ending
     context_frames: int = 8  # real frames before the first dreamt one
     feature_frames: int = 1  # how many frames back the agent sees; more: also what has left the picture since
+    # In place of features the agent sees decoded frames of these ages in steps, as [0, 1, 2, 4], and its last action.
+    stack_ages: list[int] = field(default_factory=list)
     temperature: float = 1.0  # of the model's dreams: variance of the sampler's noise
     calibrate_temperature: bool = False  # instead: raise it until dreams end as often as reality does
 

@@ -39,7 +39,7 @@ class ObservationPolicy(Protocol):
 
 
 class DreamTrainedPolicy:
-    """A `BatchPolicy` on a dream's observation, fed from real frames by the world model's `observe`.
+    """A `BatchPolicy` on what agents of a dream read, fed from real frames by the world model's `observe`.
 
     make_policy: called once for each episode. noise: share of steps on which a sticky random action replaces the
     policy's, for collection.
@@ -50,12 +50,11 @@ class DreamTrainedPolicy:
         model: WorldModel,
         make_policy: Callable[[], ObservationPolicy],
         *,
-        observation: str = "features",
         noise: float = 0.0,
         name: str = "dream-trained",
     ) -> None:
         self.name = name
-        self._model, self._make_policy, self._observation, self._noise = model, make_policy, observation, noise
+        self._model, self._make_policy, self._noise = model, make_policy, noise
         self._rows: list[_Row] = []
         self._playing = np.empty(0, np.int64)  # the rows of `_state`
         self._state: WorldState | None = None
@@ -78,7 +77,7 @@ class DreamTrainedPolicy:
             actions = torch.from_numpy(np.stack([np.asarray(row.action) for row in playing]))
             self._state, _ = self._model.observe(self._state, shown, actions)
         self._playing = rows
-        observations = observe_state(self._model, self._state, self._observation)
+        observations = observe_state(self._model, self._state, self._model.agent_observation)
         each = zip(playing, observations, frames, strict=True)
         return [row.act(observation, frame, self._noise) for row, observation, frame in each]
 
@@ -119,9 +118,11 @@ def load_dream_trained(
 
 
 def load_fitting_policy(policy_folder: Path, model: WorldModel) -> PolicyNetwork:
-    """The policy in `policy_folder`, on the device of `model`. Raises UserError if it reads other features than its."""
+    """The policy in `policy_folder`, on the device of `model`. Raises UserError if it reads other things than its
+    agents do.
+    """
     network = load_policy(policy_folder, model.device)
-    shown = observation_space(model, "features").shape
+    shown = observation_space(model, model.agent_observation).shape
     if network.spec.observation_shape != shown:
         raise UserError(
             f"the policy in {policy_folder} reads observations of shape {network.spec.observation_shape}, those of its "

@@ -373,6 +373,7 @@ def save_world_model(
         contexts,
         temperature=dreaming.temperature,
         feature_frames=config.dream.feature_frames,
+        stack_ages=config.dream.stack_ages,
         endings=endings,
         uncertainty_quantiles=measure_uncertainty(dreaming, store).quantiles,
         training=training,
@@ -410,12 +411,13 @@ def train_agent(
     rows = DreamVectorEnv(
         model,
         config.dream.num_envs,
-        observation="features",
+        observation=model.agent_observation,
         max_episode_steps=config.dream.max_episode_steps,
         start_contexts=training_contexts(config, store, latents),
         array="numpy" if config.agent.kind == "cma_es" else "torch",  # CMA-ES computes on the CPU
     )
-    learner = build_learner(config.agent, rows, seed=config.seed + 1000 * round_number, device=machine.device)
+    seed = config.seed + 1000 * round_number
+    learner = build_learner(config.agent, rows, seed, machine.device, machine.dtype)
     if round_number > 0:
         learner.begin_with(read_checkpoint(round_folders(run, round_number - 1).agent)["learner"])
     fit(
@@ -425,7 +427,7 @@ def train_agent(
         name=f"agent, round {round_number}",
         log_every=1,
         checkpoint_seconds=config.checkpoint_seconds,
-        seed=config.seed + 1000 * round_number,
+        seed=seed,
     )
     with explained("save the policy", folders.policy):
         notes = {"env": store.spec.id, "rounds": round_number + 1, "greedy": config.evaluate.greedy}
