@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from worldsim.agents.errors import UnusableSpaceError
 
-WIDTHS = (32, 64)  # channels after the first convolution and after each other
+WIDTHS = (16, 64)  # channels after the first convolution and after each other
 SMALL = 7  # sides up to which pictures are made smaller where nothing else was asked for
 
 

@@ -1,13 +1,15 @@
 """Eyes or learning: what the policy's network becomes if somebody who knows teaches it.
 
     python -m benchmarks.taught_policy take_cover --out taught
-    python -m benchmarks.taught_policy runs/take_cover --feature-frames 1 --rounds 8 --out O
+    python -m benchmarks.taught_policy take_cover --feature-frames 8 --out O
+    python -m benchmarks.taught_policy take_cover --stack-ages 0 1 2 4 --seconds 180 --out O
 
 No dream and no rewards: in the real env the planner of `benchmarks.take_cover_ceiling`, which is told of every fireball
-that was seen, says at each step what each action risks; the network sees the world model's features alone and learns to
-take what risks least. From the second round on the pupil plays and the planner judges, so that the pupil learns what it
-meets (DAgger: Ross et al. 2011). What it scores is what these eyes allow at so many labelled steps. A policy that
-learned in dreams and is far below it lacks learning; one that is not, lacks eyes, or what it is shown.
+that was seen, says at each step what each action risks; the network sees what agents of the world model see, features or
+decoded frames, and learns to take what risks least. From the second round on the pupil plays and the planner judges, so
+that the pupil learns what it meets (DAgger: Ross et al. 2011). What it scores is what these eyes allow at so many
+labelled steps. A policy that learned in dreams and is far below it lacks learning; one that is not, lacks eyes, or what
+it is shown.
 
 Printed after each round: the risk that the likeliest action has beyond the least, on steps learned from and on held-out
 episodes, beside the best constant action's; and the pupil's mean return. At the end its score on 64 other episodes. OUT
@@ -33,9 +35,10 @@ from benchmarks.take_cover_ceiling import KNOWLEDGE, Planner, planner_of
 from worldsim import envs
 from worldsim.agents.actions import describe_action_space
 from worldsim.agents.networks import NetworkSpec, PolicyNetwork
+from worldsim.agents.pictures import Pictures
 from worldsim.data.files import write_json
 from worldsim.evaluation.statistics import bootstrap_interval
-from worldsim.observations import feature_layout, observation_space
+from worldsim.observations import observation_layout, observation_space
 from worldsim.rollouts import Env, play_side_by_side, several
 from worldsim.workflow.policies import SIDE_BY_SIDE, DreamTrainedPolicy
 from worldsim.workflow.reality import env_config
@@ -43,22 +46,27 @@ from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
 
 HIDDEN = (256, 256)
+STRIDES = ((4, 2), (4, 2), (4, 1))  # of convolutions on frames, as in configs/take_cover.yaml
 SHARPNESS = 0.05  # of the teacher's choice: actions that risk so much more are e times less wanted
+MIRROR = [0, 2, 1]  # none, right and left as a mirror shows them: pictures are learned from both ways
 RISK_WEIGHT = 2.0
 TEACHER_NOISE = 0.15  # share of random actions while the teacher plays: it must show how to get out of trouble
 HELD_OUT = 8  # every so many-th episode
 JUDGED, JUDGE_SEED = 64, 300_000
 
 
+Seen = NDArray[Any]  # features as float16, or frame stacks as uint8
+
+
 @dataclass
 class Lessons:
-    """What was seen, (S, F), what each action risked, (S, A), and in which episode, (S,): lists of rows."""
+    """What was seen, (S, ...), what each action risked, (S, A), and in which episode, (S,): lists of rows."""
 
-    seen: list[NDArray[np.float16]] = field(default_factory=list)
+    seen: list[Seen] = field(default_factory=list)
     risks: list[NDArray[np.float32]] = field(default_factory=list)
     episodes: list[int] = field(default_factory=list)
 
-    def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.float32], NDArray[np.bool_]]:
+    def arrays(self) -> tuple[Seen, NDArray[np.float32], NDArray[np.bool_]]:
         """seen, risks, and which are held out."""
         return np.stack(self.seen), np.stack(self.risks), np.array(self.episodes) % HELD_OUT == 0
 
@@ -79,7 +87,7 @@ class Pupil:
         if self.lessons is not None or self.network is None:
             risks = self.planner.risks()
         if self.lessons is not None:
-            self.lessons.seen.append(observation.astype(np.float16))
+            self.lessons.seen.append(observation if observation.dtype == np.uint8 else observation.astype(np.float16))
             self.lessons.risks.append(risks.astype(np.float32))
             self.lessons.episodes.append(self.seed)
         if self.network is not None:
@@ -96,6 +104,7 @@ def main() -> None:
     folder = model_folder(arguments.model)
     model = load_here(folder)
     model.feature_frames = arguments.feature_frames or model.feature_frames
+    model.stack_ages = tuple(arguments.stack_ages or model.stack_ages)
     config = env_config(model.spec, folder)
     lessons, network, report = Lessons(), None, []
     with several(partial(envs.make, config), SIDE_BY_SIDE) as real:
@@ -138,15 +147,19 @@ def play(
 
 def pupil(model: WorldModel) -> PolicyNetwork:
     """A network that knows nothing yet, as an agent begins with."""
-    space = observation_space(model, "features")
+    shown = model.agent_observation
+    shape, layout = observation_space(model, shown).shape, observation_layout(model, shown)
     actions = describe_action_space(model.spec.gym_action_space())
-    spec = NetworkSpec(space.shape, False, actions, HIDDEN, layout=feature_layout(model))
-    return PolicyNetwork(spec, torch.Generator().manual_seed(0))
+    spec = NetworkSpec(shape, shown == "frame_stack", actions, HIDDEN, layout=layout, strides=STRIDES)
+    network = PolicyNetwork(spec, torch.Generator().manual_seed(0))
+    if isinstance(network.inputs, Pictures):
+        network.inputs.precision = model.dtype
+    return network
 
 
 def teach(
     network: PolicyNetwork,
-    seen: NDArray[np.float16],
+    seen: Seen,
     risks: NDArray[np.float32],
     held_out: NDArray[np.bool_],
     *,
@@ -165,7 +178,10 @@ def teach(
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min(1, (updates + 1) / 100) * (1 - done)
         chosen = random.choice(learned, batch)
-        loss = loss_of(_logits(network, _rows(seen, chosen)), torch.from_numpy(risks[chosen]))
+        shown, risked = _rows(seen, chosen), torch.from_numpy(risks[chosen])
+        if isinstance(network.inputs, Pictures) and updates % 2:
+            shown, risked = mirrored(shown, network.inputs.planes), risked[:, MIRROR]
+        loss = loss_of(_logits(network, shown), risked)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -190,9 +206,7 @@ def loss_of(logits: Tensor, risks: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def excess_risk(
-    network: PolicyNetwork, seen: NDArray[np.float16], risks: NDArray[np.float32], steps: NDArray[np.int64]
-) -> float:
+def excess_risk(network: PolicyNetwork, seen: Seen, risks: NDArray[np.float32], steps: NDArray[np.int64]) -> float:
     """Mean over `steps` of what the likeliest action risks beyond the least; NaN without any."""
     found = []
     for part in np.array_split(steps, max(1, len(steps) // 1000)):
@@ -201,12 +215,19 @@ def excess_risk(
     return float(np.concatenate(found).mean()) if len(steps) else float("nan")
 
 
+def mirrored(stacks: Tensor, planes: int) -> Tensor:
+    """Frame stacks (B, H, W, K C + A) as a mirror shows them; planes: A, those of the last action."""
+    frames, told = stacks.tensor_split([stacks.shape[3] - planes], dim=3)
+    return torch.cat([frames.flip(2), told[..., MIRROR]], dim=3)
+
+
 def _excess(risks: NDArray[np.float32]) -> NDArray[np.float32]:
     return risks - risks.min(1, keepdims=True)
 
 
-def _rows(seen: NDArray[np.float16], rows: NDArray[np.int64]) -> Tensor:
-    return torch.from_numpy(seen[rows].astype(np.float32))
+def _rows(seen: Seen, rows: NDArray[np.int64]) -> Tensor:
+    chosen = seen[rows]
+    return torch.from_numpy(chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32))
 
 
 def _logits(network: PolicyNetwork, observations: Tensor) -> Tensor:
@@ -220,6 +241,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for taught.json")
     parser.add_argument("--knows", choices=KNOWLEDGE, default="remembered", help="what the teacher is told of")
     parser.add_argument("--feature-frames", type=int, help="that the network sees (default: the model's own)")
+    parser.add_argument("--stack-ages", type=int, nargs="+", help="of the decoded frames that it sees instead")
     parser.add_argument("--rounds", type=int, default=5, help="of playing and learning (default: 5)")
     parser.add_argument("--steps", type=int, default=16_000, help="labelled in each round, at least (default: 16000)")
     parser.add_argument("--seconds", type=float, default=120, help="CPU seconds of learning a round (default: 120)")

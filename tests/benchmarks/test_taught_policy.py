@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks.take_cover_ceiling import Planner
-from benchmarks.taught_policy import Lessons, Pupil, loss_of, teach
+from benchmarks.taught_policy import Lessons, Pupil, loss_of, mirrored, teach
 from worldsim.agents.actions import describe_action_space
 from worldsim.agents.networks import NetworkSpec, PolicyNetwork
 
@@ -61,3 +61,14 @@ def test_who_plays_first_is_the_teacher_and_then_the_pupil() -> None:
     assert seen.shape == (210, 4)
     np.testing.assert_array_equal(risks, np.tile(np.array([0.5, 0.0, 1.0], np.float32), (210, 1)))
     assert not held_out.any()  # episode 7
+
+
+def test_a_mirror_swaps_sides_and_actions() -> None:
+    stacks = torch.zeros(2, 4, 6, 6 + 3, dtype=torch.uint8)
+    stacks[:, 1, 0, 2] = 9  # something at the left edge of the first frame
+    stacks[..., 6 + 1] = 255  # the last action: right
+    shown = mirrored(stacks, planes=3)
+    assert shown[0, 1, 5, 2] == 9
+    assert shown[..., :6].sum() == 2 * 9
+    assert (shown[..., 6 + 2] == 255).all()
+    torch.testing.assert_close(mirrored(shown, planes=3), stacks)
