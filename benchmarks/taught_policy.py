@@ -5,7 +5,7 @@
     python -m benchmarks.taught_policy take_cover --stack-ages 0 1 2 4 --seconds 180 --out O
 
 No dream and no rewards: in the real env the planner of `benchmarks.take_cover_ceiling`, which is told of every fireball
-that was seen, says at each step what each action risks; the network sees what agents of the world model see, features or
+that was seen, says at each step what each action risks; the network sees what the world model's agents see, features or
 decoded frames, and learns to take what risks least. From the second round on the pupil plays and the planner judges, so
 that the pupil learns what it meets (DAgger: Ross et al. 2011). What it scores is what these eyes allow at so many
 labelled steps. A policy that learned in dreams and is far below it lacks learning; one that is not, lacks eyes, or what
