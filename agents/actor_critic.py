@@ -15,7 +15,6 @@ from torch import Tensor
 from worldsim.agents.config import ActorCriticConfig, check_config, entropy_weight
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork, network_spec
-from worldsim.agents.pictures import Pictures
 from worldsim.agents.returns import lambda_returns
 from worldsim.agents.rollout import Envs, EpisodeStatistics, Given, Rollout, check_autoreset, play_rollout
 from worldsim.agents.values import ValueNetwork
@@ -69,12 +68,11 @@ class ActorCriticLearner:
         if config.initial_persistence and self.policy.persistence is None:
             raise AgentConfigError(
                 f"initial_persistence={config.initial_persistence} needs discrete actions and observations that tell "
-                f"the last one (a world model's features), got {envs.single_action_space} and "
+                f"the last one (a world model's features or frame stack), got {envs.single_action_space} and "
                 f"{envs.single_observation_space}: set it to 0."
             )
         self.policy.persist(config.initial_persistence)
-        if isinstance(self.policy.inputs, Pictures):
-            self.policy.inputs.precision = dtype
+        self.policy.convolve_in(dtype)
         self.policy.to(self.device)
         self.value = ValueNetwork(spec, self.generator).to(self.device)
         self.optimizer = torch.optim.Adam(
@@ -138,7 +136,8 @@ class ActorCriticLearner:
         """Values, returns and scaled advantages of a rollout."""
         observations = rollout.observations.flatten(0, 1)  # ((T+1) * B, ...)
         rows = rollout.rewards.shape[1]
-        values = self._in_chunks(self._values, observations).unflatten(0, (-1, rows))  # (T+1, B)
+        inputs = self._in_chunks(self.policy.inputs, observations)
+        values = self._in_chunks(self.value, inputs).unflatten(0, (-1, rows))  # (T+1, B)
         next_values = values[1:].clone()
         if len(rollout.final_at):
             steps, ended_rows = rollout.final_at.unbind(-1)
@@ -155,11 +154,11 @@ class ActorCriticLearner:
         advantages = returns - values[:-1]
         raw_actions = rollout.raw_actions.flatten(0, 1)
         transitions = observations[: len(raw_actions)]
-        pairs = (transitions, raw_actions)
+        pairs = (inputs[: len(raw_actions)], raw_actions)
         batch = Batch(
             transitions,
             raw_actions,
-            self._in_chunks(lambda o, a: self.policy(o).log_prob(a), *pairs),
+            self._in_chunks(lambda i, a: self.policy.distribution(i).log_prob(a), *pairs),
             returns.flatten(),
             self._scale(advantages, returns).flatten(),
         )

@@ -65,7 +65,8 @@ class CmaEsLearner:
     def update(self) -> dict[str, float]:
         """One generation. Returns the scores of population, best candidate and champion, sigma, and the speed."""
         started = time.perf_counter()
-        if isinstance(self.policy.inputs, Inputs) and not int(self.policy.inputs.count):
+        assert isinstance(self.policy.inputs, Inputs)  # `controller_spec` takes no pictures
+        if not int(self.policy.inputs.count):
             self._measure_inputs()
         generation = len(self._scores)
         candidates = np.stack(self._search.ask())  # (population, parameters)

@@ -25,11 +25,11 @@ class ActorCriticConfig:
         `entropy_bonus_final` within `entropy_decay_updates` updates (0 = stays).
     advantage_scale: "std" divides centred advantages by their standard deviation over the update (at least
         `advantage_floor`); "percentile" by DreamerV3's max(1, moving average of the returns' 95th - 5th percentile).
-    hidden: widths of the policy's and of the value's trunk (two separate networks).
+    hidden: widths of the policy's and of the value's trunk (two networks, which share the convolutions on pictures).
     strides: of the convolutions that read pictures, [rows, columns] each; empty: as the size of the picture suggests.
     initial_persistence: with what probability a new policy repeats its last action, in [0, 1); 0: it draws each anew.
         Where only lasting motion pays, draws that forget each other never find it. Needs discrete actions and
-        observations that tell the last one, as a world model's features do.
+        observations that tell the last one, as a world model's features and frame stacks do.
     """
 
     horizon: int = 32

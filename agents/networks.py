@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from worldsim.agents.actions import ActionCoder, Distribution, describe_action_space
 from worldsim.agents.errors import UnusableSpaceError
-from worldsim.agents.pictures import Pictures
+from worldsim.agents.pictures import Pictures, seen_size
 
 INPUT_LIMIT = 5.0
 MIN_VARIANCE = 1e-4
@@ -218,12 +218,12 @@ class HistoryReader(nn.Module):
         return torch.cat([kept.reshape(len(features), -1), self.now(now)], dim=1)
 
 
-def _pictures(spec: NetworkSpec) -> Pictures:
-    return Pictures(spec.observation_shape, spec.strides, 0 if spec.layout is None else spec.layout["action"])
+def _told_planes(spec: NetworkSpec) -> int:
+    return 0 if spec.layout is None else spec.layout["action"]
 
 
 def _build_inputs(spec: NetworkSpec) -> Inputs | Pictures:
-    return _pictures(spec) if spec.pixels else Inputs(spec)
+    return Pictures(spec.observation_shape, spec.strides, _told_planes(spec)) if spec.pixels else Inputs(spec)
 
 
 def _feature_reader(spec: NetworkSpec) -> TokenReader | HistoryReader | LatentsAndBelief:
@@ -238,7 +238,7 @@ def build_trunk(spec: NetworkSpec) -> tuple[nn.Sequential, int]:
     """Network inputs to features (B, hidden[-1])."""
     layers: list[nn.Module] = []
     if spec.pixels:
-        size = _pictures(spec).size
+        size = seen_size(spec.observation_shape, spec.strides) + _told_planes(spec)
     elif spec.layout is not None:
         reader = _feature_reader(spec)
         layers, size = [reader], reader.size
@@ -306,6 +306,11 @@ class PolicyNetwork(nn.Module):
             odds = probability / (1 - probability)
             counts = torch.tensor([float(n) for n in self.actions.choices for _ in range(n)])
             self.persistence.copy_((odds * (counts - 1).clamp(min=1)).log())
+
+    def convolve_in(self, dtype: torch.dtype) -> None:
+        """Convolve pictures in this dtype from now on; there is nothing to do for other observations."""
+        if isinstance(self.inputs, Pictures):
+            self.inputs.precision = dtype
 
     def distribution(self, inputs: Tensor) -> Distribution:
         """The distribution for network inputs, that is for `self.inputs(observations)`."""

@@ -26,21 +26,16 @@ class Pictures(nn.Module):
         self.shape, self.planes = tuple(shape), planes
         # Convolutions take most of an agent's time and stand this precision, three times as fast on many machines.
         self.precision = torch.float32
-        height, width, channels = shape
+        seen = seen_size(shape, strides)
         layers: list[nn.Module] = []
-        before = channels - planes
-        for index, (down, across) in enumerate(strides or usual_strides(height, width)):
-            if down > height or across > width:
-                raise UnusableSpaceError(
-                    f"strides={[list(pair) for pair in strides]} leave nothing of pictures of {shape[0]} x {shape[1]}: "
-                    f"number {index} steps over {down} x {across} of {height} x {width} pixels."
-                )
-            after = WIDTHS[min(index, len(WIDTHS) - 1)]
+        before = shape[2] - planes
+        for index, (down, across) in enumerate(strides or usual_strides(*shape[:2])):
+            after = _width(index)
             layers += [nn.Conv2d(before, after, (down + 2, across + 2), (down, across), 1), nn.SiLU()]
-            before, height, width = after, height // down, width // across
+            before = after
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
-        self.norm = nn.LayerNorm(before * height * width)
-        self.size = before * height * width + planes
+        self.norm = nn.LayerNorm(seen)
+        self.size = seen + planes
 
     def observe(self, _observations: Tensor) -> None:
         """Pictures have a range that is known: there is nothing to measure."""
@@ -53,6 +48,25 @@ class Pictures(nn.Module):
         with torch.autocast(observations.device.type, torch.bfloat16, enabled=half):
             seen = self.convolutions(pictures.permute(0, 3, 1, 2).to(self.precision) / 127.5 - 1.0)
         return torch.cat([self.norm(seen.float()), told[:, 0, 0].float() / 127.5 - 1.0], dim=1)
+
+
+def seen_size(shape: Sequence[int], strides: Sequence[Sequence[int]]) -> int:
+    """How many numbers the convolutions make of pictures (H, W, C). UnusableSpaceError where nothing would be left."""
+    height, width = shape[:2]
+    steps = strides or usual_strides(height, width)
+    for index, (down, across) in enumerate(steps):
+        if down > height or across > width:
+            raise UnusableSpaceError(
+                f"strides={[list(pair) for pair in strides]} leave nothing of pictures of {shape[0]} x {shape[1]}: "
+                f"number {index} steps over {down} x {across} of {height} x {width} pixels."
+            )
+        height, width = height // down, width // across
+    return _width(len(steps) - 1) * height * width
+
+
+def _width(index: int) -> int:
+    """Channels after a convolution, counted from 0."""
+    return WIDTHS[min(index, len(WIDTHS) - 1)]
 
 
 def usual_strides(height: int, width: int) -> list[tuple[int, int]]:

@@ -33,12 +33,11 @@ from torch import Tensor
 
 from benchmarks.take_cover_ceiling import KNOWLEDGE, Planner, planner_of
 from worldsim import envs
-from worldsim.agents.actions import describe_action_space
-from worldsim.agents.networks import NetworkSpec, PolicyNetwork
+from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.pictures import Pictures
 from worldsim.data.files import write_json
+from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.statistics import bootstrap_interval
-from worldsim.observations import observation_layout, observation_space
 from worldsim.rollouts import Env, play_side_by_side, several
 from worldsim.workflow.policies import SIDE_BY_SIDE, DreamTrainedPolicy
 from worldsim.workflow.reality import env_config
@@ -147,13 +146,9 @@ def play(
 
 def pupil(model: WorldModel) -> PolicyNetwork:
     """A network that knows nothing yet, as an agent begins with."""
-    shown = model.agent_observation
-    shape, layout = observation_space(model, shown).shape, observation_layout(model, shown)
-    actions = describe_action_space(model.spec.gym_action_space())
-    spec = NetworkSpec(shape, shown == "frame_stack", actions, HIDDEN, layout=layout, strides=STRIDES)
-    network = PolicyNetwork(spec, torch.Generator().manual_seed(0))
-    if isinstance(network.inputs, Pictures):
-        network.inputs.precision = model.dtype
+    rows = DreamVectorEnv(model, 1, observation=model.agent_observation)
+    network = PolicyNetwork(network_spec(rows, HIDDEN, STRIDES), torch.Generator().manual_seed(0))
+    network.convolve_in(model.dtype)
     return network
 
 

@@ -190,7 +190,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             return None
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before render()")
-        frames = tuple(to_rgb(frame) for frame in self.model.decode(self._state.latents).cpu().numpy())
+        frames = tuple(to_rgb(frame) for frame in self.model.frames_of(self._state).cpu().numpy())
         if self.render_mode == "rgb_array":
             return frames
         self._window.show(frames)

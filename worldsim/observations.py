@@ -81,7 +81,7 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
     An ordinary tensor of its own, whatever becomes of the state.
     """
     if observation == "pixels":
-        return model.decode(state.latents).clone()
+        return model.frames_of(state).clone()
     if observation == "belief":
         return state.belief.clone()
     if observation == "latent":

@@ -182,6 +182,10 @@ class WorldModel:
         """Unit-scale latents (..., N, D) -> uint8 frames (..., H, W, C)."""
         return self.tokenizer.decode(self.dynamics.scale.from_unit(latents))
 
+    def frames_of(self, state: WorldState) -> Tensor:
+        """The current frames of a state, uint8 (B, H, W, C): those that it keeps, or drawn now."""
+        return state.decoded[:, -1] if self.stack_ages else self.decode(state.latents)
+
     @torch.inference_mode()
     def start(
         self,
