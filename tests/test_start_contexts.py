@@ -12,6 +12,7 @@ from tests.episodes import played
 from worldsim.data.episode import EnvSpec
 from worldsim.data.latents import encode_store
 from worldsim.data.store import EpisodeStore
+from worldsim.errors import UserError
 from worldsim.start_contexts import draw_contexts
 
 FRAMES = 4
@@ -83,3 +84,14 @@ def test_some_lie_shortly_before_the_end_of_an_episode(store: EpisodeStore) -> N
     assert seen == {(0, 0), *((2, 8 - left) for left in (1, 2, 3, 4)), *((3, 13 - left) for left in (1, 2, 3, 4))}
     plain = draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0)
     torch.testing.assert_close(contexts.latents[:100], plain.latents[:100])
+
+
+def test_all_but_those_at_first_frames_may_lie_late_in_their_episodes(store: EpisodeStore) -> None:
+    latents = encode_store(store, IndexEncoder(), "index", torch.device("cpu"), torch.float32, progress=False)
+    contexts = draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0, from_step=7)
+    assert contexts.at_start[:20].all()
+    episodes, steps = contexts.latents[20:, -1, 0, 0].long(), contexts.latents[20:, -1, 0, 1].long()
+    seen = {(int(episode), int(step)) for episode, step in zip(episodes, steps, strict=True)}
+    assert seen == {(2, 7), (2, 8), *((3, step) for step in range(7, 14))}
+    with pytest.raises(UserError, match="step 14 of a real episode or later: .* ends after 14 steps"):
+        draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0, from_step=14)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
+from worldsim.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -59,20 +60,30 @@ def draw_contexts(
     seed: int,
     before_endings: int = 0,
     reach: int = 1,
+    from_step: int = 0,
 ) -> StartContexts:
     """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at first frames.
+
+    from_step: the others lie at this step of their episodes or later.
 
     The last `before_endings`, if any episode terminated, lie 1 to `reach` steps before the step that ended one, each
     such episode equally likely. After the last step of an episode nothing follows, so it is never among them. First
     frames, and `at_start`, are those of the newest round: the first one may have begun its episodes elsewhere.
+    Raises UserError if no episode goes on after `from_step` steps.
     """
     random = np.random.default_rng(seed)
     episodes = store.indices("train")
     lengths = store.lengths[episodes]  # steps; moments 0..length - 1 have a successor
-    ends = np.cumsum(lengths)
+    late_enough = np.maximum(lengths - from_step, 0)
+    if not late_enough.any():
+        raise UserError(
+            f"no dream can begin at step {from_step} of a real episode or later: the longest of those to train on ends "
+            f"after {lengths.max()} steps; choose an earlier one (dream.start_from_step)"
+        )
+    ends = np.cumsum(late_enough)
     moments = random.integers(ends[-1], size=count)
     which = np.searchsorted(ends, moments, side="right")
-    position = moments - (ends - lengths)[which]
+    position = from_step + moments - (ends - late_enough)[which]
     rounds = np.array([entry.round for entry in store.entries])[episodes]
     newest = np.flatnonzero(rounds == rounds.max())
     which[:episode_starts] = random.choice(newest, size=episode_starts)

@@ -62,6 +62,7 @@ AT_LEAST: dict[str, float] = {
     "endings.warmup_steps": 0,
     "dream.num_envs": 1,
     "dream.max_episode_steps": 1,
+    "dream.start_from_step": 0,
     "dream.context_frames": 1,
     "dream.feature_frames": 1,
     "dream.temperature": 0,

@@ -36,6 +36,8 @@ class DreamConfig:
     num_envs: int = 64  # rows dreamt at once
     max_episode_steps: int = 32  # a dream is cut here and the value function takes over
     ending_fraction: float = 0.0  # of dreams, that begin at most max_episode_steps before a real ending
+    # At this step of a real episode or later dreams begin while the agent learns, but for the few at first frames.
+    start_from_step: int = 0
     context_frames: int = 8  # real frames before the first dreamt one
     feature_frames: int = 1  # how many frames back the agent sees; more: also what has left the picture since
     # In place of features the agent sees decoded frames of these ages in steps, as [0, 1, 2, 4], and its last action.

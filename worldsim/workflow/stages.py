@@ -315,6 +315,7 @@ def training_contexts(config: RunConfig, store: EpisodeStore, latents: LatentCac
         seed=config.seed + 1,
         before_endings=round(config.dream.ending_fraction * TRAINING_CONTEXTS),
         reach=config.dream.max_episode_steps,
+        from_step=config.dream.start_from_step,
     )
 
 
