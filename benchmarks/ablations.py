@@ -88,7 +88,11 @@ def result_file(out: Path, change: str, seed: int) -> Path:
 
 
 def judge(model: WorldModel, ground: Ground) -> dict[str, float]:
-    """The COLUMNS but "steps" of a world model, on the held-out episodes of its run."""
+    """The COLUMNS but "steps" of a world model, on the held-out episodes of its run.
+
+    Beside them, for each horizon: "copied error", of the last frame seen, and "tokenizer", of the real frame encoded
+    and decoded.
+    """
     stretches = draw_stretches(
         ground.store,
         STARTS,
@@ -101,11 +105,11 @@ def judge(model: WorldModel, ground: Ground) -> dict[str, float]:
     last = torch.from_numpy(decode(model, draws.dreams[0][:, -1:])[:, 0])
     known = stretches.future_present[:, -1]
     reality = sharpness(stretches.future[known, -1])
+    moving = errors["moving_error"]
     return {
-        **{
-            f"error {k}": error
-            for k, error in zip(errors["horizons"], errors["moving_error"]["dream_mean"], strict=True)
-        },
+        **{f"error {k}": error for k, error in zip(errors["horizons"], moving["dream_mean"], strict=True)},
+        **{f"copied error {k}": error for k, error in zip(errors["horizons"], moving["copy_last"], strict=True)},
+        **{f"tokenizer {k}": error for k, error in zip(errors["horizons"], moving["tokenizer"], strict=True)},
         "sharpness": sharpness(last[known]) / reality,
         "shuffle": action_shuffle_ratio(model, stretches, draws),
         "ms": 1000 * seconds_of_a_frame(model),

@@ -27,6 +27,7 @@ from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import load_model, save_model
+from worldsim.tokenizers.build import code_vectors
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.report import read_json
@@ -69,8 +70,10 @@ def main() -> None:
     save_model(model, arguments.out / "world_model")
 
 
-def train_dynamics(ground: Ground, overrides: Sequence[str], *, seconds: float, seed: int, folder: Path) -> WorldModel:
-    """The run's world model with dynamics of other settings, trained for some CPU seconds in `folder`.
+def train_dynamics(
+    ground: Ground, overrides: Sequence[str], *, seed: int, folder: Path, seconds: float = 0, steps: int = 0
+) -> WorldModel:
+    """The run's world model with dynamics of other settings, trained in `folder` for some CPU seconds or steps.
 
     Its `training` holds steps, cpu_seconds and the learner's held-out figures.
     """
@@ -80,15 +83,21 @@ def train_dynamics(ground: Ground, overrides: Sequence[str], *, seconds: float, 
 
     def learner(steps: int) -> DynamicsLearner:
         fresh = DynamicsLearner(
-            replace(config, steps=steps), ground.store, ground.latents, made.tokenizer.grid, seed=seed
+            replace(config, steps=steps),
+            ground.store,
+            ground.latents,
+            made.tokenizer.grid,
+            seed=seed,
+            codes=code_vectors(made.tokenizer),
         )
         fresh.model.scale.load_state_dict(made.dynamics.scale.state_dict())  # the reader of endings knows no other
         fresh.average.scale.load_state_dict(made.dynamics.scale.state_dict())
         return fresh
 
-    step = seconds_of_a_step(learner(10_000))
-    steps = max(1, int(seconds / step))
-    print(f"{step:.3f} CPU seconds a step, so {steps} steps")
+    if not steps:
+        step = seconds_of_a_step(learner(10_000))
+        steps = max(1, int(seconds / step))
+        print(f"{step:.3f} CPU seconds a step, so {steps} steps")
     trained = learner(steps)
     begin = time.process_time()
     fit(trained, steps=steps, folder=folder, name="dynamics", seed=seed)

@@ -93,5 +93,5 @@ def test_all_but_those_at_first_frames_may_lie_late_in_their_episodes(store: Epi
     episodes, steps = contexts.latents[20:, -1, 0, 0].long(), contexts.latents[20:, -1, 0, 1].long()
     seen = {(int(episode), int(step)) for episode, step in zip(episodes, steps, strict=True)}
     assert seen == {(2, 7), (2, 8), *((3, step) for step in range(7, 14))}
-    with pytest.raises(UserError, match="step 14 of a real episode or later: .* ends after 14 steps"):
+    with pytest.raises(UserError, match=r"step 14 of a real episode or later: .* ends after 14 steps"):
         draw_contexts(store, latents, 300, FRAMES, episode_starts=20, seed=0, from_step=14)
