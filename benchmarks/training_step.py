@@ -31,7 +31,7 @@ from worldsim.device import autocast, describe
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import LatentClip
-from worldsim.optimization import OPTIMIZERS
+from worldsim.optimization import build_optimizers
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.run import choose_machine
@@ -103,7 +103,7 @@ def dynamics_training(
 ) -> Training:
     """Time a few steps of training on random clips of the configured size."""
     model = DiTDynamics(config, tokens, channels, grid, action_feature_count(spec)).to(device)
-    optimizers = OPTIMIZERS[config.optimizer](model, 1e-4, config.weight_decay)
+    optimizers = build_optimizers(config.optimizer, model, 1e-4, config.weight_decay, dtype)
     clip = random_clip(config.batch_clips, config.clip_frames, model, device)
     generator = torch.Generator(device).manual_seed(0)
     shapes: list[tuple[int, int, int]] = []

@@ -17,7 +17,7 @@ from worldsim.descent import Descent
 from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState
 from worldsim.dynamics.recorded import RecordedSteps
-from worldsim.optimization import OPTIMIZERS
+from worldsim.optimization import build_optimizers
 from worldsim.world_model import WorldModel, row_generator
 
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -48,7 +48,7 @@ def descent(optimizer: str, device: str = "cpu", recordable: bool = False) -> tu
         cast(Tensor, network.seen).add_(1)
         return error, {"error": error.detach()}
 
-    optimizers = OPTIMIZERS[optimizer](network, 0.1, 0.1)
+    optimizers = build_optimizers(optimizer, network, 0.1, 0.1, torch.bfloat16)
     steps = Descent(
         loss,
         network,

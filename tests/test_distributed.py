@@ -90,8 +90,7 @@ def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor):
         if type(other) is not torch.Tensor or one.dtype != other.dtype:
             return False
-        # Muon rounds to bf16, and so makes of the last bit of a gradient a thousandth of a step.
-        return torch.allclose(one, other, rtol=1e-3, atol=2e-3) if one.is_floating_point() else torch.equal(one, other)
+        return torch.allclose(one, other, rtol=1e-4, atol=2e-4) if one.is_floating_point() else torch.equal(one, other)
     return type(one) is type(other) and one == other
 
 

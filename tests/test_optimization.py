@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from worldsim.optimization import OPTIMIZERS, adamw, average_decay, average_weights, warmup_cosine
+from worldsim.muon import Muon, orthogonal
+from worldsim.optimization import OPTIMIZERS, adamw, average_decay, average_weights, build_optimizers, warmup_cosine
 
 
 def test_schedule_warms_up_and_decays_to_a_tenth() -> None:
@@ -33,7 +34,7 @@ def test_only_matrices_of_layers_decay() -> None:
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS))
 def test_every_parameter_has_exactly_one_optimizer(name: str) -> None:
     model = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)]), "output": nn.Linear(4, 2)})
-    optimizers = OPTIMIZERS[name](model, 0.1, 0.0)
+    optimizers = build_optimizers(name, model, 0.1, 0.0, torch.float32)
     held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
 
@@ -46,3 +47,36 @@ def test_the_average_begins_as_a_mean_and_ends_as_a_moving_average() -> None:
     assert average.weight.item() == pytest.approx(0.9)
     average_weights(average, model, average_decay(0.5, step=10_000))
     assert average.weight.item() == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize("shape", [(6, 10), (10, 6), (8, 8)])
+def test_orthogonal_keeps_directions_and_makes_all_equally_long(shape: tuple[int, int]) -> None:
+    matrices = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
+    left, lengths, right = torch.linalg.svd(orthogonal(matrices, torch.float32), full_matrices=False)
+    assert lengths.min() > 0.6
+    assert lengths.max() < 1.25
+    true_left, _, true_right = torch.linalg.svd(matrices, full_matrices=False)
+    turned = (left @ right - true_left @ true_right).norm(dim=(-2, -1))
+    assert turned.max() < 1e-3
+
+
+def test_muon_steps_as_torch_does_matrix_by_matrix() -> None:
+    """The same matrices, wide, tall and two of one shape, three steps each; torch computes its products in bf16."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(6, 10), (6, 10), (10, 6), (8, 8)]
+    start = [torch.randn(shape, generator=generator) for shape in shapes]
+    ours, theirs = ([nn.Parameter(matrix.clone()) for matrix in start] for _ in range(2))
+    optimizers = (
+        Muon(ours, 0.1, weight_decay=0.5, dtype=torch.bfloat16),
+        torch.optim.Muon(theirs, lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw"),
+    )
+    for _ in range(3):
+        for one, other in zip(ours, theirs, strict=True):
+            one.grad = torch.randn(one.shape, generator=generator)
+            other.grad = one.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for one, other, first in zip(ours, theirs, start, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=3e-3)
+        assert (one - first).abs().max() > 0.1
+    assert optimizers[0].state_dict()["state"].keys() == optimizers[1].state_dict()["state"].keys()

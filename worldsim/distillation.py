@@ -32,7 +32,7 @@ from worldsim.dynamics.dit import DiT
 from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, at_temperature
 from worldsim.dynamics.protocol import Dynamics
 from worldsim.errors import UserError
-from worldsim.optimization import OPTIMIZERS, warmup_cosine
+from worldsim.optimization import build_optimizers, warmup_cosine
 from worldsim.scripted_policies import draw, drawable
 from worldsim.world_model import WorldModel, row_generator
 
@@ -78,8 +78,8 @@ class DistillationLearner:
         self.network = _with_sampler(self._teacher, self._config).to(self._device)
         self.network.take_time_blocks(self._teacher.dit)
         self.average = copy.deepcopy(self.network).requires_grad_(False).eval()
-        self._optimizers = OPTIMIZERS[teacher.config.optimizer](
-            self.network, LEARNING_RATE, teacher.config.weight_decay
+        self._optimizers = build_optimizers(
+            teacher.config.optimizer, self.network, LEARNING_RATE, teacher.config.weight_decay, self._dtype
         )
         self._descent = Descent(
             self._loss,

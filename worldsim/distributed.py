@@ -340,29 +340,20 @@ def load_model(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """Load a whole state into an optimizer whose parameters may be shared out."""
     optimizer.load_state_dict(state)
-    share = _replica if isinstance(optimizer, torch.optim.Muon) else _share_like
+    if not isinstance(optimizer, torch.optim.AdamW):  # Muon's momenta are whole in all processes
+        return
     for parameter, values in optimizer.state.items():
         if _is_share(parameter):
-            values |= {name: share(value, parameter) for name, value in values.items() if value.ndim}
+            values |= {name: _share_like(value, parameter) for name, value in values.items() if value.ndim}
 
 
-def gather_matrices(optimizer: torch.optim.Optimizer) -> None:
-    """From now on Muon sees whole gradients of parameters that are shared out.
+def part_for(parameter: Tensor, whole_tensor: Tensor) -> Tensor:
+    """A tensor that all processes hold whole, as an operand for a parameter that may be shared out."""
+    if not _is_share(parameter):
+        return whole_tensor
+    from torch.distributed.tensor import DTensor, Replicate
 
-    It makes the step of a matrix orthogonal, which no share of it can do alone. Each process does it for the whole
-    matrix, so steps and momenta are the same everywhere, and takes its share of the step.
-    """
-    if isinstance(optimizer, torch.optim.Muon):
-        optimizer.register_step_pre_hook(_gather_gradients)
-
-
-def _gather_gradients(optimizer: torch.optim.Optimizer, arguments: Any, named: Any) -> None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            if _is_share(parameter.grad):
-                from torch.distributed.tensor import Replicate
-
-                parameter.grad = parameter.grad.redistribute(placements=[Replicate()])
+    return DTensor.from_local(whole_tensor, parameter.device_mesh, [Replicate()], run_check=False)
 
 
 def _is_share(tensor: Any) -> TypeGuard[DTensor]:
@@ -378,9 +369,3 @@ def _share_like(tensor: Tensor, own: DTensor) -> DTensor:
     from torch.distributed.tensor import distribute_tensor
 
     return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements)
-
-
-def _replica(tensor: Tensor, own: DTensor) -> DTensor:
-    from torch.distributed.tensor import Replicate, distribute_tensor
-
-    return distribute_tensor(tensor.to(own.device), own.device_mesh, [Replicate()])

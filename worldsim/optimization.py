@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
-from worldsim.distributed import gather_matrices, whole
+from worldsim.distributed import whole
+from worldsim.muon import Muon
+
+OPTIMIZERS = ("adamw", "muon")
 
 
 def warmup_cosine(step: int, warmup_steps: int, steps: int) -> float:
@@ -36,7 +39,9 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> list[t
     return [torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.99), fused=True)]
 
 
-def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> list[torch.optim.Optimizer]:
+def muon_and_adamw(
+    model: nn.Module, learning_rate: float, weight_decay: float, dtype: torch.dtype
+) -> list[torch.optim.Optimizer]:
     """Muon (Jordan et al. 2024) for the matrices of hidden layers named "blocks", AdamW for everything else.
 
     Muon's steps are scaled to AdamW's root mean square, so one learning rate serves both.
@@ -45,14 +50,19 @@ def muon_and_adamw(model: nn.Module, learning_rate: float, weight_decay: float) 
     matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "blocks." in name]
     chosen = {id(parameter) for parameter in matrices}
     rest = [parameter for _, parameter in named if id(parameter) not in chosen]
-    muon = torch.optim.Muon(
-        matrices, lr=learning_rate, weight_decay=weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
-    )
-    gather_matrices(muon)
     return [
-        muon,
+        Muon(matrices, learning_rate, weight_decay=weight_decay, dtype=dtype),
         torch.optim.AdamW(rest, lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
     ]
+
+
+def build_optimizers(
+    kind: str, model: nn.Module, learning_rate: float, weight_decay: float, dtype: torch.dtype
+) -> list[torch.optim.Optimizer]:
+    """The optimizers of a `kind` of OPTIMIZERS. dtype: of the training's matrix products, which Muon makes too."""
+    if kind == "muon":
+        return muon_and_adamw(model, learning_rate, weight_decay, dtype)
+    return adamw(model, learning_rate, weight_decay)
 
 
 def average_decay(decay: float, step: int) -> float:
@@ -70,9 +80,3 @@ def average_weights(average: nn.Module, model: nn.Module, decay: float) -> None:
         mean.lerp_(whole(current), 1.0 - decay)
     for kept, newest in zip(average.buffers(), model.buffers(), strict=True):
         kept.copy_(newest)
-
-
-OPTIMIZERS: dict[str, Callable[[nn.Module, float, float], list[torch.optim.Optimizer]]] = {
-    "adamw": adamw,
-    "muon": muon_and_adamw,
-}

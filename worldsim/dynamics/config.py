@@ -71,7 +71,7 @@ class DynamicsConfig:
     termination_weight: float = 0.5
     steps: int = 10_000
     batch_clips: int = 16
-    optimizer: str = "muon"  # a key of worldsim.optimization.OPTIMIZERS
+    optimizer: str = "muon"  # of worldsim.optimization.OPTIMIZERS
     learning_rate: float = 5e-3
     weight_decay: float = 0.01
     warmup_steps: int = 200

@@ -24,7 +24,7 @@ from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import Dynamics, LatentClip
-from worldsim.optimization import OPTIMIZERS, warmup_cosine
+from worldsim.optimization import build_optimizers, warmup_cosine
 
 GRADIENT_CLIP = 1.0
 HELD_OUT_EVERY = 500
@@ -82,7 +82,9 @@ class DynamicsLearner:
         self.model.to(self.device)
         self.average = copy.deepcopy(self.model).requires_grad_(False).eval()
         loss = distributed.data_parallel(self.model, self.model.loss)
-        self._optimizers = OPTIMIZERS[config.optimizer](self.model, config.learning_rate, config.weight_decay)
+        self._optimizers = build_optimizers(
+            config.optimizer, self.model, config.learning_rate, config.weight_decay, self.dtype
+        )
         self._descent = Descent(
             partial(self._loss_of, loss),
             self.model,

@@ -162,7 +162,7 @@ def _check_names(config: RunConfig) -> None:
         "tokenizer.kind": tuple(TOKENIZERS),
         "dynamics.kind": tuple(DYNAMICS),
         "dynamics.size": tuple(SIZES),
-        "dynamics.optimizer": tuple(OPTIMIZERS),
+        "dynamics.optimizer": OPTIMIZERS,
     }
     for name, known in choices.items():
         _require(name, _value(config, name), _value(config, name) in known, f"one of {', '.join(known)}")
