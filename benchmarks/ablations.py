@@ -87,7 +87,7 @@ def result_file(out: Path, change: str, seed: int) -> Path:
     return out / name / f"seed-{seed}.json"
 
 
-def judge(model: WorldModel, ground: Ground) -> dict[str, float]:
+def judge(model: WorldModel, ground: Ground, starts: int = STARTS) -> dict[str, float]:
     """The COLUMNS but "steps" of a world model, on the held-out episodes of its run.
 
     Beside them, for each horizon: "copied error", of the last frame seen, and "tokenizer", of the real frame encoded
@@ -95,7 +95,7 @@ def judge(model: WorldModel, ground: Ground) -> dict[str, float]:
     """
     stretches = draw_stretches(
         ground.store,
-        STARTS,
+        starts,
         horizon=max(HORIZONS),
         context_frames=min(CONTEXT_FRAMES, model.dynamics.config.window),
         whole=True,

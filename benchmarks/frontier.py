@@ -16,8 +16,8 @@ as `benchmarks.ablations` judges them, and beside them:
 
 With --detector (`benchmarks.small_objects`; Take Cover alone) also the share of the fireballs in view when the dream
 begins that are still found 4 steps later, and how many are found in a frame 32 steps ahead. The first row is the last
-frame seen, as the answer. OUT gets a file for each model, amount and seed, table.md, and frontier.png. Run again, it
-goes on with what has no file yet.
+frame seen, as the answer. OUT gets a file and a world model for each model, amount and seed, table.md, and
+frontier.png. Run again, it goes on with what has no file yet.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import object_detector
-from benchmarks.ablations import judge
+from benchmarks.ablations import STARTS, judge
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
 from benchmarks.labelled_frames import collect
 from benchmarks.small_objects import Contexts, draw_contexts, dream_with, score_dreams
@@ -43,6 +43,7 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.envs import EnvConfig
 from worldsim.errors import UserError
 from worldsim.evaluation.world_plots import check_matplotlib
+from worldsim.model_folder import save_model
 from worldsim.workflow.report import read_json
 from worldsim.world_model import WorldModel
 
@@ -110,7 +111,13 @@ def main() -> None:
                     folder=training,
                     **{amount: getattr(arguments, amount)},
                 )
-                found = {"model": entry.name, "amount": amount, "seed": seed, **measure(model, ground, fireballs)}
+                found = {
+                    "model": entry.name,
+                    "amount": amount,
+                    "seed": seed,
+                    **measure(model, ground, fireballs, arguments.starts),
+                }
+                save_model(model, training / "world_model")
                 write_json(file, found)
     show(arguments.out)
 
@@ -146,9 +153,9 @@ def check_same_episodes(entries: Sequence[Entry]) -> None:
             )
 
 
-def measure(model: WorldModel, ground: Ground, fireballs: Fireballs | None) -> dict[str, float]:
+def measure(model: WorldModel, ground: Ground, fireballs: Fireballs | None, starts: int = STARTS) -> dict[str, float]:
     """The COLUMNS of a trained world model; those of fireballs where something sees them."""
-    found = judge(model, ground)
+    found = judge(model, ground, starts)
     found["parameters"] = sum(parameter.numel() for parameter in model.dynamics.parameters())
     found["frames/s"] = frames_per_second(model)
     if fireballs is not None:
@@ -256,6 +263,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=0, help="steps of a training; 0: none at equal steps")
     parser.add_argument("--seed", type=int, action="append", help="of the training, repeatable (default: 0)")
     parser.add_argument("--detector", type=Path, help="a detector that benchmarks.small_objects has written")
+    parser.add_argument("--starts", type=int, default=STARTS, help=f"of the judged dreams (default: {STARTS})")
     return parser.parse_args()
 
 
