@@ -32,11 +32,11 @@ from worldsim.evaluation.stretches import draw_stretches, dream_along
 from worldsim.evaluation.world import controllability, error_over_horizon
 from worldsim.model_folder import load_model
 from worldsim.workflow.config import RunConfig
+from worldsim.workflow.folders import round_folders
 from worldsim.workflow.infer import infer
 from worldsim.workflow.inferred_run import INFERRED, notes, run_folder, table
 from worldsim.workflow.look import look_at
 from worldsim.workflow.run import CONFIG, begun_settings, run
-from worldsim.workflow.stages import round_folders
 
 ENVS = (
     "CarRacing-v3",

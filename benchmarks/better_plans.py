@@ -28,9 +28,10 @@ from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 from worldsim.observations import observe_state
 from worldsim.start_contexts import StartContexts, draw_contexts
+from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import act_in_dream, load_fitting_policy
 from worldsim.workflow.showing import load_here, model_folder
-from worldsim.workflow.stages import Machine, encode_episodes
+from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel, WorldState, row_generator
 
 Act = Callable[[WorldState, int], Tensor]  # a state and the number of the step to the actions of all rows

@@ -30,9 +30,10 @@ from worldsim.model_folder import load_model, save_model
 from worldsim.tokenizers.build import code_vectors
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
+from worldsim.workflow.machine import Machine
 from worldsim.workflow.report import read_json
 from worldsim.workflow.showing import model_folder
-from worldsim.workflow.stages import Machine, encode_episodes
+from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel
 
 TIMED_STEPS = 6

@@ -27,8 +27,9 @@ from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.statistics import area_under_roc
 from worldsim.start_contexts import read_contexts
+from worldsim.workflow.machine import Machine
 from worldsim.workflow.showing import load_here, model_folder
-from worldsim.workflow.stages import Machine, encode_episodes
+from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel, row_generator
 
 AGES = (0, 1, 2, 4, 8, 16)

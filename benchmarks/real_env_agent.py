@@ -31,8 +31,8 @@ from worldsim.model_folder import load_model
 from worldsim.observed import ObservedVectorEnv
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
+from worldsim.workflow.machine import choose_machine
 from worldsim.workflow.policies import act_in_dream, load_dream_trained
-from worldsim.workflow.run import choose_machine
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.verdict import judge
 

@@ -30,9 +30,9 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.verdict import print_verdict
 from worldsim.model_folder import load_model
 from worldsim.workflow.config import EvaluateConfig
+from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import DreamTrainedPolicy
 from worldsim.workflow.showing import model_folder
-from worldsim.workflow.stages import Machine
 from worldsim.workflow.verdict import judge
 
 

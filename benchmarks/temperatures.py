@@ -37,10 +37,10 @@ from worldsim.evaluation.statistics import Score, bootstrap_interval
 from worldsim.evaluation.world_plots import check_matplotlib
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
+from worldsim.workflow.machine import choose_machine
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, load_dream_trained
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.report import read_json
-from worldsim.workflow.run import choose_machine
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
 

@@ -34,8 +34,8 @@ from worldsim.dynamics.protocol import LatentClip
 from worldsim.optimization import build_optimizers
 from worldsim.tokenizers.build import build_tokenizer
 from worldsim.workflow.config import RunConfig
-from worldsim.workflow.run import choose_machine
-from worldsim.workflow.stages import environment_spec
+from worldsim.workflow.machine import choose_machine
+from worldsim.workflow.real_episodes import environment_spec
 
 SQUARE = 2048
 REPEATS = 5

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -17,14 +16,16 @@ from worldsim.config import differences, to_dict
 from worldsim.data.collection import Collector, unfinished
 from worldsim.data.files import explained, in_turn, write_json
 from worldsim.data.import_episodes import has_real_env
-from worldsim.device import choose_device, choose_precision, describe
+from worldsim.device import describe
 from worldsim.errors import UserError
-from worldsim.memory import keep_freed_memory
 from worldsim.workflow import stages
 from worldsim.workflow.checks import check_environment, check_processes, check_settings
 from worldsim.workflow.clock import StageClock
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.cost import describe_cost
+from worldsim.workflow.folders import round_folders
+from worldsim.workflow.machine import choose_machine
+from worldsim.workflow.real_episodes import collect_episodes, environment_spec, play_round
 from worldsim.workflow.sources import describe_end, open_source, with_cost_of
 from worldsim.workflow.verdict import evaluate_run
 
@@ -70,7 +71,7 @@ def _walk(
     check_same_run(config, folder)
     machine = choose_machine(config)
     source = open_source(config)
-    spec = stages.environment_spec(config, source)
+    spec = environment_spec(config, source)
     check_environment(config, spec)
     distributed.on_rank_0(lambda: _begin(config, folder, when_begun))
     say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
@@ -80,7 +81,7 @@ def _walk(
 
     for number in range(config.rounds):
         with measure(f"round {number}: collect"):
-            store = stages.collect_episodes(config, folder, spec, source, number, machine)
+            store = collect_episodes(config, folder, spec, source, number, machine)
         if until == "collect":
             return None
         with measure("tokenizer"):
@@ -105,7 +106,7 @@ def _walk(
             save = partial(stages.save_world_model, config, folder, number, store, latents, *parts)
             distributed.on_rank_0(save)
         if source is not None and not has_real_env(spec):
-            say(describe_end(spec, stages.round_folders(folder, number).world_model))
+            say(describe_end(spec, round_folders(folder, number).world_model))
             return None
         if until == "dynamics" and number == config.rounds - 1:
             return None
@@ -149,20 +150,12 @@ def collect_share(config: RunConfig, folder: Path, say: Callable[[str], None], c
         with in_turn(folder / "episodes.lock"):
             check_same_run(config, folder)
             _begin(config, folder)
-    spec = stages.environment_spec(config)
+    spec = environment_spec(config)
     check_environment(config, spec)
-    store = stages.play_round(config, folder, spec, 0, torch.float32, collector)
+    store = play_round(config, folder, spec, 0, torch.float32, collector)
     missing = unfinished(store, 0, config.collect.tics[0])
     rest = f"not finished yet: {', '.join(map(str, missing))}" if missing else "all have finished: worldsim run goes on"
     say(f"collector {collector} has finished; {rest}")
-
-
-def choose_machine(config: RunConfig) -> stages.Machine:
-    """Device and precision as configured, and torch's threads set; processes on one machine share its cores."""
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // distributed.local_size()))
-    keep_freed_memory()
-    device = distributed.local_device(choose_device(config.device))
-    return stages.Machine(device, choose_precision(config.precision, device))
 
 
 def begun_settings(folder: Path) -> dict[str, Any] | None:

@@ -1,25 +1,19 @@
-"""The stages of a run. Each reads what the stage before it wrote, resumes what it began, and is quick when done."""
+"""The stages of a run that train. Each reads what the stage before it wrote, resumes what it began, and is quick when done."""
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from worldsim import distributed, envs
+from worldsim import distributed
 from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
-from worldsim.data.collection import Collector, collect
-from worldsim.data.episode import EnvSpec
 from worldsim.data.files import explained
-from worldsim.data.import_episodes import has_real_env
 from worldsim.data.latents import LatentCache, encode_store
-from worldsim.data.mirror import mirror_round
 from worldsim.data.store import EpisodeStore
 from worldsim.distillation import DistillationLearner
 from worldsim.dream import DreamVectorEnv
@@ -32,143 +26,17 @@ from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.evaluation.uncertainty import measure_uncertainty
 from worldsim.evaluation.videos import real_beside_dream
 from worldsim.model_folder import load_model, save_model
-from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import StartContexts, draw_contexts
 from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vectors, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import TENSORBOARD, fit, read_checkpoint
 from worldsim.workflow.config import RunConfig
-from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
-from worldsim.workflow.sources import take_episodes
+from worldsim.workflow.folders import round_folders
+from worldsim.workflow.machine import Machine
 from worldsim.world_model import WorldModel
 
 RELEASED_CONTEXTS = 512  # start contexts that travel with a model, a quarter of them first frames of episodes
 TRAINING_CONTEXTS = 8192
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where and how precisely networks run."""
-
-    device: torch.device
-    dtype: torch.dtype
-
-
-@dataclass(frozen=True)
-class RoundFolders:
-    """Where one round of a run keeps its things."""
-
-    tokenizer: Path
-    dynamics: Path
-    endings: Path
-    distillation: Path
-    world_model: Path
-    agent: Path
-    policy: Path
-
-
-def round_folders(run: Path, round_number: int) -> RoundFolders:
-    """The folders of a round; each stage makes its own."""
-    base = run / f"round-{round_number:02d}"
-    return RoundFolders(
-        tokenizer=base / "tokenizer",
-        dynamics=base / "dynamics",
-        endings=base / "endings",
-        distillation=base / "distillation",
-        world_model=base / "world_model",
-        agent=base / "agent",
-        policy=base / "world_model" / "policy",
-    )
-
-
-def environment_spec(config: RunConfig, source: EpisodeStore | None = None) -> EnvSpec:
-    """What the real env of `config` is; that of the episodes brought along, if they have none that can be made."""
-    if source is not None and not has_real_env(source.spec):
-        return source.spec
-    env = envs.make(config.env)
-    try:
-        return EnvSpec.from_dict(envs.describe(env, config.env))
-    finally:
-        env.close()
-
-
-def collect_episodes(
-    config: RunConfig, run: Path, spec: EnvSpec, source: EpisodeStore | None, round_number: int, machine: Machine
-) -> EpisodeStore:
-    """Real episodes: round 0 with a sticky random policy, later rounds with the newest policy and some noise.
-
-    With a source, round 0 takes its episodes instead. The store shows the rounds up to this one, so that a rerun finds
-    every stage as it was.
-    Raises UserError if they are too few to hold some out.
-    """
-    if source is not None and round_number == 0:
-        distributed.on_rank_0(lambda: take_episodes(source, run, config.collect.compression))
-    else:
-        distributed.on_rank_0(lambda: play_round(config, run, spec, round_number, machine.dtype))
-    store = EpisodeStore.open(run / "episodes").through_round(round_number)
-    if config.collect.mirror_actions:
-        distributed.on_rank_0(lambda: mirror_round(store, round_number, config.collect.mirror_actions, progress=True))
-        store.refresh()
-    return _checked(store, config)
-
-
-def play_round(
-    config: RunConfig,
-    run: Path,
-    spec: EnvSpec,
-    round_number: int,
-    dtype: torch.dtype,
-    collector: Collector | None = None,
-) -> EpisodeStore:
-    """Play a round, or a collector's share of it; see `collect`. dtype: of the policy's networks in later rounds."""
-    if round_number == 0:
-        stickiness = config.collect.stickiness
-        make_policy: Any = partial(
-            StickyRandom,
-            spec.gym_action_space(),
-            stickiness if stickiness == "mixed" else float(stickiness),
-        )
-        policy_name = "sticky-random"
-    else:
-        before = round_folders(run, round_number - 1)
-        make_policy = partial(
-            load_dream_trained,
-            before.world_model,
-            before.policy,
-            noise=config.collect.policy_noise,
-            dtype=dtype,
-        )
-        policy_name = f"dream-trained, round {round_number - 1}"
-    return collect(
-        run / "episodes",
-        spec,
-        partial(envs.make, config.env),
-        make_policy,
-        budget_tics=config.collect.tics[round_number],
-        workers=config.collect.workers,
-        seed=config.seed,
-        round=round_number,
-        held_out_fraction=config.collect.held_out_fraction,
-        policy_name=policy_name,
-        side_by_side=SIDE_BY_SIDE if round_number else 0,
-        progress=True,
-        reset_options=dict(config.collect.reset_options) or None if round_number == 0 else None,
-        compression=config.collect.compression,
-        collector=collector,
-    )
-
-
-def _checked(store: EpisodeStore, config: RunConfig) -> EpisodeStore:
-    """The store, if it holds episodes of both splits."""
-    if not len(store.indices("train")) or not len(store.indices("held_out")):
-        where = f"collect.tics={config.collect.tics}"
-        if config.collect.source is not None:
-            where = f"collect.source={config.collect.source}"
-        raise UserError(
-            f"{where} gave {len(store)} episodes: expected enough to train on and to hold "
-            f"out a share of {config.collect.held_out_fraction}; ask for more of them or a larger share"
-        )
-    return store
 
 
 def train_tokenizer(

@@ -24,11 +24,12 @@ from worldsim.evaluation.verdict import FILE, Verdict, median_seed, print_verdic
 from worldsim.evaluation.world import measure_world
 from worldsim.model_folder import load_model
 from worldsim.workflow.config import EvaluateConfig, RunConfig
+from worldsim.workflow.folders import round_folders
+from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained, thinking_agent
 from worldsim.workflow.reality import agent_episode, env_config
 from worldsim.workflow.report import report
 from worldsim.workflow.showing import model_folder
-from worldsim.workflow.stages import Machine, round_folders
 
 PICTURES = (
     "grid.png",
