@@ -86,7 +86,8 @@ def over_seeds(verdicts: Sequence[Verdict]) -> Row:
     each = [np.asarray(verdict["agent"]["returns"], np.float64) for verdict in verdicts]
     low, high = nested_interval(each)
     mean = float(np.mean([returns.mean() for returns in each]))
-    return Row(f"mean over {len(each)} seeds", mean, low, high, np.concatenate(each).tolist())
+    name = "one seed" if len(each) == 1 else f"mean over {len(each)} seeds"
+    return Row(name, mean, low, high, np.concatenate(each).tolist())
 
 
 def baseline_rows(verdicts: Sequence[Verdict]) -> list[Row]:

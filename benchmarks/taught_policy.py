@@ -176,7 +176,7 @@ def teach(
         shown, risked = _rows(seen, chosen), torch.from_numpy(risks[chosen])
         if isinstance(network.inputs, Pictures) and updates % 2:
             shown, risked = mirrored(shown, network.inputs.planes), risked[:, MIRROR]
-        loss = loss_of(_logits(network, shown), risked)
+        loss = loss_of(network(shown).log_probs, risked)
         optimizer.zero_grad()
         torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -205,7 +205,7 @@ def excess_risk(network: PolicyNetwork, seen: Seen, risks: NDArray[np.float32], 
     """Mean over `steps` of what the likeliest action risks beyond the least; NaN without any."""
     found = []
     for part in np.array_split(steps, max(1, len(steps) // 1000)):
-        likeliest = _logits(network, _rows(seen, part)).argmax(1).numpy()
+        likeliest = network(_rows(seen, part)).log_probs.argmax(1).numpy()
         found.append(_excess(risks[part])[np.arange(len(part)), likeliest])
     return float(np.concatenate(found).mean()) if len(steps) else float("nan")
 
@@ -223,11 +223,6 @@ def _excess(risks: NDArray[np.float32]) -> NDArray[np.float32]:
 def _rows(seen: Seen, rows: NDArray[np.int64]) -> Tensor:
     chosen = seen[rows]
     return torch.from_numpy(chosen if chosen.dtype == np.uint8 else chosen.astype(np.float32))
-
-
-def _logits(network: PolicyNetwork, observations: Tensor) -> Tensor:
-    logits: Tensor = network.head(network.trunk(network.inputs(observations)))
-    return logits
 
 
 def _arguments() -> argparse.Namespace:
