@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from tests.shared_training import CASES, HALF, HANDED_OVER, STEPS, make_data, train, train_with
 from worldsim import distributed
+from worldsim.checkpoints import CHECKPOINT, read_checkpoint
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.errors import UserError
-from worldsim.training import CHECKPOINT, METRICS, read_checkpoint
+from worldsim.training_log import METRICS
 from worldsim.workflow.checks import check_processes
 from worldsim.workflow.config import RunConfig
 

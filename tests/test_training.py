@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
+from worldsim.checkpoints import CHECKPOINT, FitResult, resume, save_checkpoint
 from worldsim.errors import UserError
-from worldsim.training import CHECKPOINT, METRICS, FitResult, TrainingError, fit, resume, save_checkpoint
+from worldsim.training import TrainingError, fit
+from worldsim.training_log import METRICS
 
 
 class NoisyLearner:
@@ -223,7 +225,7 @@ def test_a_full_disk_leaves_the_old_checkpoint(tmp_path: Path) -> None:
         from pathlib import Path
         from tests.test_training import NoisyLearner
         from worldsim.errors import UserError
-        from worldsim.training import FitResult, save_checkpoint
+        from worldsim.checkpoints import FitResult, save_checkpoint
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))

@@ -15,7 +15,7 @@ from worldsim.evaluation.pictures import CAPTIONS
 from worldsim.evaluation.report import KINDS, Chart, Content, write_report
 from worldsim.evaluation.verdict import FILE
 from worldsim.evaluation.world import HORIZONS
-from worldsim.training import METRICS
+from worldsim.training_log import METRICS
 
 # The curves that tell how a training went; all others are there behind a click.
 MAIN_CURVES = {

@@ -1,4 +1,4 @@
-"""The stages of a run that train. Each reads what the stage before it wrote, resumes what it began, and is quick when done."""
+"""The stages that train. Each reads what the stage before it wrote, resumes what it began, and is quick when done."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from worldsim import distributed
 from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.policy_io import save_policy
+from worldsim.checkpoints import read_checkpoint
 from worldsim.data.files import explained
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
@@ -29,7 +30,8 @@ from worldsim.model_folder import load_model, save_model
 from worldsim.start_contexts import StartContexts, draw_contexts
 from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vectors, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
-from worldsim.training import TENSORBOARD, fit, read_checkpoint
+from worldsim.training import fit
+from worldsim.training_log import TENSORBOARD
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.folders import round_folders
 from worldsim.workflow.machine import Machine
