@@ -1,4 +1,4 @@
-"""Agents from one world model at several temperatures: what the dream promises, what reality pays, and from when on
+r"""Agents from one world model at several temperatures: what the dream promises, what reality pays, and from when on
 more training hurts.
 
     python -m benchmarks.temperatures take_cover --out temperatures
@@ -10,6 +10,12 @@ that temperature, from its own start contexts, with the config's settings. After
 plays full-length dreams at its temperature and real episodes, always the same seeds, which no verdict uses. OUT gets an
 agent's folder each, temperatures.json, table.md, and with matplotlib temperatures.png and curves.png, the returns
 against the updates. Run again, it goes on.
+
+Whether a dream that is cut where the model is unsure, or costs there, is exploited later (an OUT for each):
+
+    python -m benchmarks.temperatures take_cover --temperature 1 --judge-every 20 --uncertainty-quantile 0.99 --out O
+    python -m benchmarks.temperatures take_cover --temperature 1 --judge-every 20 --uncertainty-quantile 0.99 \
+        --uncertainty-penalty 1 --out P
 """
 
 from __future__ import annotations
@@ -86,6 +92,8 @@ def train(config: RunConfig, folder: Path, temperature: float, agent: int, argum
         observation=model.agent_observation,
         max_episode_steps=config.dream.max_episode_steps,
         temperature=temperature,
+        uncertainty_quantile=arguments.uncertainty_quantile,
+        uncertainty_penalty=arguments.uncertainty_penalty,
     )
     learner = build_learner(config.agent, rows, seed=agent, device=model.device, dtype=model.dtype)
     greedy = config.evaluate.greedy or config.agent.kind == "cma_es"
@@ -248,6 +256,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--agents", type=int, default=3, help="at each temperature (default: 3)")
     parser.add_argument("--updates", type=int, default=60, help="of each agent (default: 60)")
     parser.add_argument("--judge-every", type=int, help="updates between two judgements (default: at the end alone)")
+    parser.add_argument("--uncertainty-quantile", type=float, help="cut dreams that are less sure (default: none are)")
+    parser.add_argument("--uncertainty-penalty", type=float, help="take that much off the reward there, uncut")
     parser.add_argument("--episodes", type=int, default=64, help="dreamt and real, of each judgement (default: 64)")
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help=f"first one (default: {FIRST_SEED})")
     parser.add_argument("--workers", type=int, default=1, help="processes that play the real env (default: 1)")
