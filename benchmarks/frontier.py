@@ -16,8 +16,9 @@ as `benchmarks.ablations` judges them, and beside them:
 
 With --detector (`benchmarks.small_objects`; Take Cover alone) also the share of the fireballs in view when the dream
 begins that are still found 4 steps later, and how many are found in a frame 32 steps ahead. The first row is the last
-frame seen, as the answer. OUT gets a file and a world model for each model, amount and seed, table.md, and
-frontier.png. Run again, it goes on with what has no file yet.
+frame seen, as the answer. OUT gets a file and a world model for each model, amount and seed, table.md,
+frontier.png, and dreams.png, what models of equal time dream from the same frames. Run again, it goes on with what has
+no file yet.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import object_detector
 from benchmarks.ablations import STARTS, judge
@@ -42,8 +44,10 @@ from worldsim.data.store import EpisodeStore
 from worldsim.dream import DreamVectorEnv
 from worldsim.envs import EnvConfig
 from worldsim.errors import UserError
+from worldsim.evaluation.stretches import decode, draw_stretches, dream_along
 from worldsim.evaluation.world_plots import check_matplotlib
-from worldsim.model_folder import save_model
+from worldsim.model_folder import load_model, save_model
+from worldsim.rendering import picture_grid, write_picture
 from worldsim.workflow.report import read_json
 from worldsim.world_model import WorldModel
 
@@ -51,6 +55,7 @@ COPY = "the last frame seen"
 AMOUNTS = ("seconds", "steps")
 ROWS = 64
 TIMED_SECONDS = 10.0
+DRAWN = (1, 2, 4, 8, 16, 32)  # steps ahead in dreams.png
 COLUMNS = {  # of the table, and in how many decimals
     "frames/s": 0,
     "error 1": 2,
@@ -95,14 +100,14 @@ def main() -> None:
         for entry in entries:
             ground: Ground | None = None
             for amount in AMOUNTS:
-                file = arguments.out / entry.name.replace(" ", "_") / f"{amount}-{seed}.json"
+                training = training_folder(arguments.out, entry.name, amount, seed)
+                file = training.with_suffix(".json")
                 if file.exists() or not getattr(arguments, amount):
                     continue
                 ground = ground or open_ground(entry.run)
                 if arguments.detector and fireballs is None:
                     fireballs = _look_for_fireballs(arguments.detector, ground)
                 print(f"{entry.name}, equal {amount}, seed {seed}", flush=True)
-                training = file.with_suffix("")
                 shutil.rmtree(training, ignore_errors=True)  # of a call that was cut short: its seconds do not count
                 model = train_dynamics(
                     ground,
@@ -120,6 +125,7 @@ def main() -> None:
                 save_model(model, training / "world_model")
                 write_json(file, found)
     show(arguments.out)
+    write_picture(dreams(arguments.out, entries[0].run / "episodes"), arguments.out / "dreams.png")
 
 
 def read_entry(text: str) -> Entry:
@@ -129,6 +135,11 @@ def read_entry(text: str) -> Entry:
     if not equals or not name.strip() or not run:
         raise UserError(f"--model {text!r}: expected 'NAME = RUN_FOLDER key=value ...', with spaces around the first =")
     return Entry(name.strip(), Path(run), tuple(overrides))
+
+
+def training_folder(out: Path, name: str, amount: str, seed: int) -> Path:
+    """Where a model is trained and kept; its figures lie beside it, with the ending ".json"."""
+    return out / name.replace(" ", "_") / f"{amount}-{seed}"
 
 
 def check_same_episodes(entries: Sequence[Entry]) -> None:
@@ -251,6 +262,26 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.plot([], [], ":", color="grey", label=COPY)
     figure.legend(loc="outside lower center", ncols=4, fontsize=8)
     figure.savefig(path, dpi=150)
+
+
+def dreams(out: Path, episodes: Path) -> NDArray[np.uint8]:
+    """Two held-out stretches and what the first seed's models dream from the same frames along the same actions."""
+    folders = [
+        (one["model"], training_folder(out, one["model"], "seconds", 0) / "world_model")
+        for one in read(out)
+        if (one["amount"], one["seed"]) == ("seconds", 0)
+    ]
+    models = {name: load_model(folder) for name, folder in folders if folder.exists()}
+    window = min((model.dynamics.config.window for model in models.values()), default=1)
+    stretches = draw_stretches(
+        EpisodeStore.open(episodes), 2, horizon=max(DRAWN), context_frames=min(8, window), seed=0, whole=True
+    )
+    columns = [step - 1 for step in DRAWN]
+    shown = {"real": stretches.future[:, columns].numpy()}
+    for name, model in models.items():
+        shown[name] = decode(model, dream_along(model, stretches, temperature=1.0)[:, columns])
+    rows = [(name, list(frames[start])) for start in range(len(stretches)) for name, frames in shown.items()]
+    return picture_grid(rows, [f"step {step}" for step in DRAWN])
 
 
 def _arguments() -> argparse.Namespace:

@@ -7,10 +7,24 @@ from pathlib import Path
 import pytest
 
 from benchmarks.equal_time import open_ground, train_dynamics
-from benchmarks.frontier import COLUMNS, COPY, Entry, check_same_episodes, measure, read, read_entry, show, table
+from benchmarks.frontier import (
+    COLUMNS,
+    COPY,
+    DRAWN,
+    Entry,
+    check_same_episodes,
+    dreams,
+    measure,
+    read,
+    read_entry,
+    show,
+    table,
+    training_folder,
+)
 from worldsim.cli import main
 from worldsim.data.files import write_json
 from worldsim.errors import UserError
+from worldsim.model_folder import save_model
 
 
 def test_a_model_is_a_name_a_run_and_its_own_settings() -> None:
@@ -64,8 +78,14 @@ def test_kinds_on_the_same_episodes_are_trained_and_measured(tmp_path: Path) -> 
         ground = open_ground(entry.run)
         model = train_dynamics(ground, (), steps=2, seed=1, folder=tmp_path / "training" / entry.name)
         found = measure(model, ground, None)
+        save_model(model, training_folder(tmp_path / "out", entry.name, "seconds", 0) / "world_model")
+        _write(tmp_path / "out", entry.name, "seconds", 0, **found)
         assert found["steps"] == 2
         assert {name for name in COLUMNS if "fireballs" not in name and "32" not in name} <= set(found)
+    picture = dreams(tmp_path / "out", entries[0].run / "episodes")
+    height, width = (2 * size for size in model.spec.frame_shape[:2])
+    assert picture.shape[0] > 2 * 3 * height  # two starts: reality and two models
+    assert picture.shape[1] > len(DRAWN) * width
     other = tmp_path / "other"
     assert main(["collect", "debug_mdn_rnn", *one_round, "seed=7", "--folder", str(other)]) == 0
     with pytest.raises(UserError, match="other episodes"):
