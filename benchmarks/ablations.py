@@ -148,9 +148,13 @@ def table(found: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def _cell(values: Sequence[float]) -> str:
+    return mean_and_range(values, 0 if min(values, default=0) >= 100 else 2)
+
+
+def mean_and_range(values: Sequence[float], digits: int) -> str:
+    """The mean, and behind it from the lowest to the highest of several."""
     if not values:
         return "-"
-    digits = 0 if min(values) >= 100 else 2
     mean, low, high = (f"{value:.{digits}f}" for value in (np.mean(values), min(values), max(values)))
     return mean if len(values) == 1 else f"{mean} ({low} to {high})"
 

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import object_detector
-from benchmarks.ablations import STARTS, judge
+from benchmarks.ablations import STARTS, judge, mean_and_range
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
 from benchmarks.labelled_frames import collect
 from benchmarks.small_objects import Contexts, draw_contexts, dream_with, score_dreams
@@ -219,10 +219,7 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _cell(values: Sequence[float], name: str) -> str:
-    if not values:
-        return "-"
-    mean, low, high = (f"{value:.{COLUMNS[name]}f}" for value in (np.mean(values), min(values), max(values)))
-    return mean if len(values) == 1 or low == high else f"{mean} ({low} to {high})"
+    return mean_and_range(values[:1] if len(set(values)) == 1 else values, COLUMNS[name])
 
 
 def show(out: Path) -> None:

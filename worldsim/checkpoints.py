@@ -5,7 +5,6 @@ A crash, a kill or a full disk leaves the one before.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 
 from worldsim import distributed
+from worldsim.data.files import sync_folders, whole_file
 from worldsim.errors import UserError
 
 CHECKPOINT = "checkpoint.pt"
@@ -82,7 +82,7 @@ def save_checkpoint(learner: Resumable, folder: Path, done: FitResult) -> None:
 
     Processes that share a training call it together, and the first one writes what one process would have written.
     """
-    path, temporary = folder / CHECKPOINT, folder / (CHECKPOINT + ".tmp")
+    path = folder / CHECKPOINT
     checkpoint = {
         "format": _FORMAT,
         "steps": done.steps,
@@ -94,16 +94,9 @@ def save_checkpoint(learner: Resumable, folder: Path, done: FitResult) -> None:
         return
     with file_errors(folder, f"cannot save {path}"):
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(folder)
+        with whole_file(path) as file:
+            torch.save(checkpoint, file)
+        sync_folders(folder)
 
 
 # --- random states ---------------------------------------------------------------------------------------------------
@@ -159,16 +152,6 @@ def file_errors(folder: Path, what: str) -> Iterator[None]:
         raise UserError(
             f"{what} ({reason}): make room in {folder} or make it writable, then run the same command again to continue"
         ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the move itself survive a power cut, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _first_line(error: BaseException) -> str:

@@ -68,15 +68,15 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(matrices: Tensor, dtype: torch.dtype) -> Tensor:
-    """Matrices (..., m, n) with the same singular vectors and all singular values near 1, in `dtype`: U V^T, nearly.
+    """Matrices (B, m, n) with the same singular vectors and all singular values near 1, in `dtype`: U V^T, nearly.
 
     Five Newton-Schulz iterations X <- a X + (b A + c A A) X with A = X X^T on the shorter side.
     """
     a, b, c = COEFFICIENTS
     tall = matrices.shape[-2] > matrices.shape[-1]
-    x = (matrices.mT if tall else matrices).flatten(0, -3).to(dtype)
+    x = (matrices.mT if tall else matrices).to(dtype)
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=SMALLEST_NORM)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
-    return (x.mT if tall else x).reshape(matrices.shape)
+    return x.mT if tall else x

@@ -64,11 +64,10 @@ def draw_contexts(
 ) -> StartContexts:
     """`count` moments drawn uniformly from the train split, the first `episode_starts` of them at first frames.
 
-    from_step: the others lie at this step of their episodes or later.
-
-    The last `before_endings`, if any episode terminated, lie 1 to `reach` steps before the step that ended one, each
-    such episode equally likely. After the last step of an episode nothing follows, so it is never among them. First
-    frames, and `at_start`, are those of the newest round: the first one may have begun its episodes elsewhere.
+    Those drawn uniformly lie at step `from_step` of their episodes or later. The last `before_endings`, if any episode
+    terminated, lie 1 to `reach` steps before the step that ended one, each such episode equally likely. After the last
+    step of an episode nothing follows, so it is never among them. First frames, and `at_start`, are those of the newest
+    round: the first one may have begun its episodes elsewhere.
     Raises UserError if no episode goes on after `from_step` steps.
     """
     random = np.random.default_rng(seed)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.checkpoints import file_errors
+from worldsim.data.files import write_whole
 from worldsim.errors import UserError
 
 METRICS = "metrics.jsonl"
@@ -59,9 +59,7 @@ def _cut_metrics(path: Path, last_step: int) -> None:
     if not path.exists():
         return
     kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _logged_step(line) <= last_step]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)
+    write_whole(path, "".join(line + "\n" for line in kept).encode())
 
 
 def _logged_step(line: str) -> float:

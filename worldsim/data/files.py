@@ -36,10 +36,17 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes all of it or nothing: a crash or a full disk leaves the old file."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write into, which takes the place of `path` when all is written: before, the old one stays."""
     temporary = path.with_name(path.name + ".tmp")
     try:
         with open(temporary, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
