@@ -11,8 +11,9 @@ from torch import Tensor
 from worldsim import diffusion
 from worldsim.dynamics.attention import Rotary, time_angles
 from worldsim.dynamics.config import DynamicsConfig
+from worldsim.dynamics.denoiser import Denoiser
 from worldsim.dynamics.dit import Block
-from worldsim.dynamics.dit_dynamics import Denoiser, DiTDynamics, DiTState, band
+from worldsim.dynamics.dit_dynamics import DiTDynamics, DiTState, band
 from worldsim.dynamics.protocol import LatentClip
 
 TOKENS, CHANNELS, ACTIONS, WINDOW = 3, 5, 2, 4
@@ -88,7 +89,8 @@ def test_innovations_lead_back_to_latents(noise_scale: float) -> None:
     latents, actions, present, _, _ = random_history(2, 3)
     previous = torch.randn_like(latents)
     denoiser = Denoiser(
-        dynamics,
+        dynamics.config,
+        dynamics.scale,
         dynamics.dit,
         previous,
         actions,

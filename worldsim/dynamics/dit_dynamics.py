@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -18,12 +17,11 @@ from torch import Tensor
 from worldsim import diffusion
 from worldsim.distributed import shared_count
 from worldsim.dynamics.config import SIZES, DynamicsConfig
+from worldsim.dynamics.denoiser import INNOVATION_BOUND, Denoiser
 from worldsim.dynamics.dit import DiT, DiTOutput
 from worldsim.dynamics.heads import OutcomeHead
 from worldsim.dynamics.protocol import Dynamics, LatentClip, Outcome
 from worldsim.dynamics.scale import Expectation
-
-INNOVATION_BOUND = 5.0
 
 
 @dataclass(frozen=True)
@@ -98,34 +96,16 @@ class DiTDynamics(Dynamics):
         if made:
             context = torch.cat([self._self_made(clip, made, generator), context[made:]])
         context = self._context_noised(context, _noise(context.shape, generator, device))
-        previous = _shift(context)
-        positions = torch.arange(frames, device=device) % (2 * self.config.window)
-        visible = band(frames, self.config.window, device)
-        memory_pass = self._context_pass(context, previous, clip.actions, clip.has_action, visible)
-        past_belief = _shift(memory_pass.belief)
+        memory_pass, student = self._read(context, clip.actions, clip.has_action)
 
         rows = round(self.config.shortcut_fraction * batch)
         levels = diffusion.draw_levels(batch, frames, self.config.finest_steps, rows, generator)
         tau, step_size = levels.tau.to(device), levels.step_size.to(device)
-        student = Denoiser(
-            self, self.dit, previous, clip.actions, clip.has_action, past_belief, positions, memory_pass.memory, visible
-        )
         target = student.innovation(clip.latents)
         noisy = diffusion.corrupt(target, _noise(target.shape, generator, device), tau)
         if rows:
-            teacher = Denoiser(
-                self,
-                self.dit,
-                previous[:rows],
-                clip.actions[:rows],
-                clip.has_action[:rows],
-                past_belief[:rows].detach(),
-                positions,
-                memory_pass.memory[:, :, :rows].detach(),
-                visible,
-            )
             large = diffusion.NoiseLevels(tau[:rows], step_size[:rows])
-            target = torch.cat([diffusion.shortcut_target(teacher, noisy[:rows], large), target[rows:]])
+            target = torch.cat([diffusion.shortcut_target(student.teacher(rows), noisy[:rows], large), target[rows:]])
         clean = student(noisy, tau, step_size)
 
         change = (clip.latents - _shift(clip.latents)).square().mean(-1)  # (B, T, N)
@@ -158,9 +138,29 @@ class DiTDynamics(Dynamics):
     def termination_logits(self, clip: LatentClip, *, generator: torch.Generator) -> Tensor:
         """What the head says of the steps that led to the frames 1, 2, ... of a clip, (B, T - 1) float."""
         context = self._context_noised(clip.latents, _noise(clip.latents.shape, generator, clip.latents.device))
-        visible = band(context.shape[1], self.config.window, context.device)
-        memory_pass = self._context_pass(context, _shift(context), clip.actions, clip.has_action, visible)
+        memory_pass, _ = self._read(context, clip.actions, clip.has_action)
         return self.head(memory_pass.belief[:, :-1], clip.actions[:, 1:])[1]
+
+    def _read(self, context: Tensor, actions: Tensor, has_action: Tensor) -> tuple[DiTOutput, Denoiser]:
+        """The context pass over clips (B, T, N, D) with context noise, and the denoiser of all of their frames."""
+        frames, device = context.shape[1], context.device
+        previous = _shift(context)
+        visible = band(frames, self.config.window, device)
+        memory_pass = self._context_pass(context, previous, actions, has_action, visible)
+        positions, past_belief = self._clip_positions(frames, device), _shift(memory_pass.belief)
+        denoiser = Denoiser(
+            self.config,
+            self.scale,
+            self.dit,
+            previous,
+            actions,
+            has_action,
+            past_belief,
+            positions,
+            memory_pass.memory,
+            visible,
+        )
+        return memory_pass, denoiser
 
     def _context_pass(
         self, context: Tensor, previous: Tensor, actions: Tensor, has_action: Tensor, visible: Tensor
@@ -169,7 +169,7 @@ class DiTDynamics(Dynamics):
         batch, frames = has_action.shape
         tau = torch.full((batch, frames), 1 - self.config.context_noise, device=context.device)
         condition = self.dit.condition(tau, None, actions, has_action)
-        positions = torch.arange(frames, device=context.device) % (2 * self.config.window)
+        positions = self._clip_positions(frames, context.device)
         return self.dit(self.context_inputs(context, previous), condition, None, positions, None, visible)
 
     @torch.no_grad()
@@ -178,21 +178,7 @@ class DiTDynamics(Dynamics):
         real, actions, has_action = clip.latents[:rows], clip.actions[:rows], clip.has_action[:rows]
         frames, device = real.shape[1], real.device
         context = self._context_noised(real, _noise(real.shape, generator, device))
-        previous = _shift(context)
-        positions = torch.arange(frames, device=device) % (2 * self.config.window)
-        visible = band(frames, self.config.window, device)
-        memory_pass = self._context_pass(context, previous, actions, has_action, visible)
-        denoiser = Denoiser(
-            self,
-            self.dit,
-            previous,
-            actions,
-            has_action,
-            _shift(memory_pass.belief),
-            positions,
-            memory_pass.memory,
-            visible,
-        )
+        _, denoiser = self._read(context, actions, has_action)
         noise = _noise(real.shape, generator, device)
         made = denoiser.latents(diffusion.sample(denoiser, noise, self.config.sampling_steps).latents)
         chosen = torch.rand(rows, frames, generator=generator, device=generator.device).to(device) < 0.5
@@ -258,7 +244,8 @@ class DiTDynamics(Dynamics):
     def denoiser(self, state: DiTState, actions: Tensor, network: DiT | None = None) -> Denoiser:
         """Of the next frame after `state` and actions (B, A), by `network`, by default the one that was trained."""
         return Denoiser(
-            self,
+            self.config,
+            self.scale,
             self.dit if network is None else network,
             state.previous[:, None],
             actions[:, None],
@@ -330,6 +317,9 @@ class DiTDynamics(Dynamics):
         innovation = diffusion.Prior(expected.spread).normalised(context - signal * expected.mean, tau)
         return torch.cat([context, previous, innovation.clamp(-INNOVATION_BOUND, INNOVATION_BOUND)], dim=-1)
 
+    def _clip_positions(self, frames: int, device: torch.device) -> Tensor:
+        return torch.arange(frames, device=device) % (2 * self.config.window)
+
     def _positions(self, state: DiTState) -> Tensor:
         position = state.clock % (2 * self.config.window)
         return position if isinstance(position, Tensor) else torch.tensor([position], device=state.belief.device)
@@ -337,61 +327,6 @@ class DiTDynamics(Dynamics):
     def _context_noised(self, latents: Tensor, noise: Tensor) -> Tensor:
         tau = torch.full(latents.shape[:2], 1 - self.config.context_noise, device=latents.device)
         return diffusion.corrupt(latents, noise, tau)
-
-
-@dataclass(frozen=True)
-class Denoiser:
-    """The denoising pass as the callable that `worldsim.diffusion` takes, on innovations.
-
-    What is denoised is not the frame but what it adds to the best linear guess from the frame before. Noise is a few
-    times as large as the usual surprise (`noise_scale`), so a few denoising steps choose among possible futures, the
-    rare and large ones too, instead of spending themselves on finding the present again.
-    """
-
-    dynamics: DiTDynamics
-    network: DiT
-    previous: Tensor
-    actions: Tensor
-    has_action: Tensor
-    past_belief: Tensor
-    positions: Tensor
-    memory: Tensor
-    visible: Tensor
-
-    @cached_property
-    def expected(self) -> Expectation:
-        """What the frame before says of each frame."""
-        return self.dynamics.expectation(self.previous)
-
-    @cached_property
-    def unit(self) -> Tensor:
-        """The standard deviation of the noise in unit-scale latents, and so the unit in which innovations are given."""
-        return self.dynamics.scale.innovation * self.dynamics.config.noise_scale
-
-    @cached_property
-    def prior(self) -> diffusion.Prior:
-        """What is known of innovations at unit scale."""
-        return diffusion.Prior(self.expected.spread / self.unit)
-
-    def __call__(self, noisy: Tensor, tau: Tensor, step_size: Tensor) -> Tensor:
-        """Noisy innovations (B, T, N, D) -> clean ones."""
-        dynamics, mean = self.dynamics, self.expected.mean
-        condition = self.network.condition(tau, step_size, self.actions, self.has_action)
-        level = tau[..., None, None]
-        size = level + (1 - level) * dynamics.config.noise_scale  # of the frame and the noise together, roughly
-        place = (level * mean + self.unit * noisy) / size
-        bounded = self.prior.normalised(noisy, tau).clamp(-INNOVATION_BOUND, INNOVATION_BOUND)
-        inputs = torch.cat([place, self.previous, bounded], dim=-1)
-        output = self.network(inputs, condition, self.past_belief, self.positions, self.memory, self.visible)
-        return self.prior.clean_estimate(noisy, output.latents, tau)
-
-    def innovation(self, latents: Tensor) -> Tensor:
-        """What frames add to what is expected of them, in `unit`s, (B, T, N, D)."""
-        return (latents - self.expected.mean) / self.unit
-
-    def latents(self, innovation: Tensor) -> Tensor:
-        """The inverse of `innovation`."""
-        return self.expected.mean + self.unit * innovation
 
 
 def _shift(frames: Tensor) -> Tensor:
