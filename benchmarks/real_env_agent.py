@@ -50,7 +50,8 @@ def main() -> None:
 
     real = SyncVectorEnv([partial(envs.make, config.env)] * arguments.envs, autoreset_mode=AutoresetMode.SAME_STEP)
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
-    learner = ActorCriticLearner(agent, ObservedVectorEnv(real, model), seed=config.seed, device=model.device)
+    rows = ObservedVectorEnv(real, model, model.agent_observation)
+    learner = ActorCriticLearner(agent, rows, config.seed, machine.device, machine.dtype)
     trained = fit(learner, steps=updates, folder=arguments.out, name="agent, real env", log_every=1)
     real.close()
     save_policy(
