@@ -17,7 +17,7 @@ from worldsim.workflow.config import RunConfig
 ROOT = Path(__file__).parent.parent
 TO_BE_WRITTEN = ("my_game.yaml", "my_env.yaml")  # by the reader
 FENCED = re.compile(r"^```\w*\n(.*?)^```", re.MULTILINE | re.DOTALL)
-INLINE = re.compile(r"`(worldsim (?:run|train|collect) [^`]+)`")
+INLINE = re.compile(r"`(worldsim (?:run|train|collect|evaluate|render|play|dream) [a-z-][^`]+)`")
 START = re.compile(r"\s*(worldsim|torchrun|srun torchrun)\s")
 
 
