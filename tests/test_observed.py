@@ -121,3 +121,27 @@ def test_a_copy_of_its_state_can_be_dreamt_on_and_leaves_it_alone() -> None:
         assert foreseen.shape == (3,)
         # An ending is foreseen from the past alone: the same for the dreamt and for the real frame.
         np.testing.assert_allclose(foreseen, step.termination_probability.numpy(), atol=1e-5)
+
+
+def test_what_ended_before_a_reset_is_not_begun_again_after_it() -> None:
+    model = tiny_world()
+    rows, fresh = (rows_of(model, 2, AutoresetMode.NEXT_STEP) for _ in range(2))
+    rows.reset(seed=10)
+    actions = np.array([2, 1])
+    while not rows.step(actions)[2].any():
+        pass
+    for each in (rows, fresh):
+        each.reset(seed=20)
+    for _ in range(2):
+        np.testing.assert_allclose(rows.step(actions)[0], fresh.step(actions)[0], atol=1e-4)
+
+
+def test_a_row_that_is_reset_alone_draws_by_its_seed() -> None:
+    model = tiny_world()
+    rows = rows_of(model, 2, AutoresetMode.DISABLED)
+    rows.reset(seed=16)  # nine steps and ten
+    seen = []
+    for _ in range(2):
+        rows.reset(seed=[None, 46], options={"reset_mask": np.array([False, True])})
+        seen.append(np.stack([rows.step(np.array([2, 1]))[0][1] for _ in range(3)]))
+    np.testing.assert_allclose(seen[0], seen[1], atol=1e-4)

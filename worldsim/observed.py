@@ -67,6 +67,9 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
             given = seeds[row]
             if given is not None:
                 self._generators[row] = row_generator(given)
+        if self._state is not None:
+            self._state = self._state.with_generators(self._generators)
+        self._ended[rows] = False  # what has begun by hand is not begun anew by the next step
         self._begin(frames, rows)
         return self._observe(), infos
 
