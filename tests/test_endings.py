@@ -13,17 +13,17 @@ from torch.nn import functional as F
 
 from tests.episodes import played
 from tests.evaluation.worlds import SHAPE, spec
-from tests.worlds import ACTION_SPACES, tiny_world
+from tests.worlds import ACTION_SPACES, tiny_reader, tiny_world
 from worldsim.data.episode import Episode
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.scale import LatentScale
-from worldsim.endings import EndingConfig, EndingLearner, EndingReader, _Steps
+from worldsim.endings import EndingConfig, EndingLearner, _Steps
 from worldsim.model_folder import load_model, save_model
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.training import fit
-from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_model import row_generator
 
 FUSE = 3  # steps from a flash to the end
 QUICK = EndingConfig(steps=150, frames=4, batch_size=64, warmup_steps=5, dropout=0.1, learning_rate=3e-3)
@@ -63,17 +63,6 @@ def encoded(store: EpisodeStore) -> tuple[LatentCache, LatentScale]:
 def learner_of(config: EndingConfig, store: EpisodeStore) -> EndingLearner:
     latents, scale = encoded(store)
     return EndingLearner(config, store, latents, scale)
-
-
-def tiny_reader(model: WorldModel, frames: int = 3) -> EndingReader:
-    """Random weights everywhere."""
-    tokens, channels = model.latent_shape
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(5)
-        reader = EndingReader(EndingConfig(steps=1, frames=frames), tokens, channels, model.dynamics.action_features)
-        for parameter in reader.parameters():
-            torch.nn.init.normal_(parameter, std=0.3)
-    return reader.eval()
 
 
 def test_what_has_left_the_picture_is_foreseen_by_who_reads_enough_frames(fuses: EpisodeStore) -> None:

@@ -13,6 +13,7 @@ from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
 from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
+from worldsim.endings import EndingConfig, EndingReader
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import build_tokenizer, code_vectors
 from worldsim.tokenizers.config import TokenizerConfig
@@ -91,6 +92,17 @@ def tiny_world(
             at_start=torch.arange(count) < 5,
         )
     return WorldModel(spec, tokenizer, dynamics, contexts, training={"note": "random weights"})
+
+
+def tiny_reader(model: WorldModel, frames: int = 3) -> EndingReader:
+    """Random weights everywhere."""
+    tokens, channels = model.latent_shape
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        reader = EndingReader(EndingConfig(steps=1, frames=frames), tokens, channels, model.dynamics.action_features)
+        for parameter in reader.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return reader.eval()
 
 
 class NoiseEnv(gym.Env[NDArray[np.uint8], Any]):

@@ -25,6 +25,7 @@ MODEL_FILES = (
     "config.json",
     "tokenizer.safetensors",
     "dynamics.safetensors",
+    "endings.safetensors",
     "start_contexts.safetensors",
     "policy/config.json",
     "policy/policy.safetensors",
