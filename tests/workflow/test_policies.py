@@ -20,7 +20,7 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.errors import UserError
 from worldsim.evaluation.panel import Thoughts
 from worldsim.evaluation.videos import agent_in_reality
-from worldsim.model_folder import save_model
+from worldsim.model_folder import load_model, save_model
 from worldsim.rollouts import play_side_by_side
 from worldsim.workflow.policies import DreamTrainedPolicy, load_dream_trained, thinking_agent
 
@@ -88,6 +88,19 @@ def test_an_agent_to_watch_is_as_greedy_as_it_is_judged(greedy: bool, tmp_path: 
     assert thoughts.values is None
     again = thinking_agent(tmp_path, model, seed=0)(np.zeros((200, *spec.observation_shape), np.float32))
     np.testing.assert_array_equal(again.actions, thoughts.actions)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("actions", ["discrete", "multi_discrete", "box"])
+def test_an_agent_to_watch_thinks_on_the_gpu(actions: str, tmp_path: Path) -> None:
+    save_model(tiny_world(actions), tmp_path)
+    model = load_model(tmp_path, device="cuda")
+    spec = network_spec(DreamVectorEnv(model, 1, observation="features"), [16])
+    save_policy(PolicyNetwork(spec), tmp_path / "policy", value=ValueNetwork(spec))
+    thoughts = thinking_agent(tmp_path / "policy", model, seed=0)(np.zeros((2, *spec.observation_shape), np.float32))
+    assert thoughts.values is not None
+    assert thoughts.shares.shape[0] == len(thoughts.values) == 2
 
 
 def test_a_policy_of_another_observation_is_refused(tmp_path: Path) -> None:

@@ -142,12 +142,12 @@ def thinking_agent(policy_folder: Path | str, model: WorldModel, seed: int) -> T
     Draws from a random state of its own where it is not greedy.
     """
     folder = Path(policy_folder)
-    network, value = load_fitting_policy(folder, model), load_value(folder)
+    network, value = load_fitting_policy(folder, model), load_value(folder, model.device)
     greedy, generator = is_greedy(folder), torch.Generator().manual_seed(seed)
 
     @torch.no_grad()
     def think(observations: NDArray[Any]) -> Thoughts:
-        inputs = network.inputs(torch.as_tensor(observations))
+        inputs = network.inputs(torch.as_tensor(observations).to(model.device))
         distribution = network.distribution(inputs)
         if isinstance(distribution, Categorical):
             shares = distribution.log_probs.exp()
@@ -157,8 +157,8 @@ def thinking_agent(policy_folder: Path | str, model: WorldModel, seed: int) -> T
             shares = (torch.tanh(distribution.mean) + 1) / 2  # from bound to bound
         return Thoughts(
             actions=network.act(observations, generator, greedy),
-            shares=shares.double().numpy(),
-            values=None if value is None else value(inputs).double().numpy(),
+            shares=shares.double().cpu().numpy(),
+            values=None if value is None else value(inputs).double().cpu().numpy(),
         )
 
     return think
@@ -167,7 +167,7 @@ def thinking_agent(policy_folder: Path | str, model: WorldModel, seed: int) -> T
 def _expected_choice(probabilities: torch.Tensor) -> torch.Tensor:
     """Of probabilities (B, n) the expected index, from 0 for the first to 1 for the last, (B,)."""
     count = probabilities.shape[-1]
-    return (probabilities * torch.arange(count)).sum(-1) / max(1, count - 1)
+    return (probabilities * torch.arange(count, device=probabilities.device)).sum(-1) / max(1, count - 1)
 
 
 def act_in_dream(network: PolicyNetwork, seed: int, greedy: bool = False) -> Any:
