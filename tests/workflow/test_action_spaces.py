@@ -7,18 +7,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.workflow.whole_runs import SMALL
 from worldsim.config import load_config
 from worldsim.data.store import EpisodeStore
 from worldsim.dream import DreamVectorEnv
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.run import run
+from worldsim.workflow.world_report import evaluate_world
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("binary", [False, True])
 def test_actions_of_several_parts_go_the_whole_way(binary: bool, repository: Path, tmp_path: Path) -> None:
     settings = ["env.id=tests.levers:Levers-v0", f"env.kwargs.binary={binary}", "env.max_episode_tics=60"]
-    config = load_config(RunConfig, repository / "configs" / "debug.yaml", [*settings, "threads=1"])
+    config = load_config(
+        RunConfig, repository / "configs" / "debug.yaml", [*settings, "collect.mirror_actions=[]", "threads=1"]
+    )
     verdict = run(config, tmp_path / "run", lambda message: None)
     assert verdict is not None
     assert verdict["agent"]["episodes"] == 4
@@ -36,3 +40,6 @@ def test_actions_of_several_parts_go_the_whole_way(binary: bool, repository: Pat
     rows = DreamVectorEnv(tmp_path / "run" / "round-01" / "world_model", 2)
     rows.reset(seed=0)
     assert rows.observation_space.contains(rows.step(rows.action_space.sample())[0])
+
+    report = evaluate_world(tmp_path / "run", tmp_path / "report", episodes=2, seed=0, effort=SMALL)
+    assert "effects" in report["obedience"]

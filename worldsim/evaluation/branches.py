@@ -124,9 +124,12 @@ def reset_options(store: EpisodeStore, round_number: int) -> dict[str, Any] | No
 
 def as_action(store: EpisodeStore, stored: Any) -> Action:
     """A stored action as the env takes it."""
-    if store.spec.action_shape:
-        return np.asarray(stored, np.float32).reshape(store.spec.action_space["shape"])
-    return int(stored)
+    spec = store.spec
+    if not spec.action_shape:
+        return int(stored)
+    if spec.action_choices is not None:
+        return np.asarray(stored, np.int64)
+    return np.asarray(stored, np.float32).reshape(spec.action_space["shape"])
 
 
 def dream_branches(
