@@ -8,6 +8,7 @@ import pytest
 
 from tests.commands import command
 from tests.data.counting import assert_same
+from tests.workflow.whole_runs import SMALL
 from worldsim.cli import main
 from worldsim.config import load_config, resolve_config_path
 from worldsim.data.export_episodes import export_npz
@@ -17,6 +18,7 @@ from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.run import run
+from worldsim.workflow.world_report import evaluate_world
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -46,6 +48,16 @@ def test_recordings_without_an_env_end_with_a_world_model(finished_run: Path, tm
     assert (folder / "round-00" / "world_model" / "dynamics.safetensors").read_bytes() == weights
     dream = command("dream", folder, "--random", "--steps", "3", "--out", tmp_path / "dream.mp4", log=tmp_path / "log")
     assert dream.code == 0, dream.errors
+
+    model = folder / "round-00" / "world_model"
+    pictures = command("render", model, "--out", tmp_path / "pictures", log=tmp_path / "log")
+    assert pictures.code == 0, pictures.errors
+    assert "not shown: real episodes" in pictures.output
+    with pytest.raises(UserError, match=r"made from recordings.*give the folder of its run"):
+        evaluate_world(model, tmp_path / "report", episodes=2, seed=0, effort=SMALL)
+    report = evaluate_world(folder, tmp_path / "report", episodes=2, seed=0, effort=SMALL)
+    assert any(note.startswith("No effects and no regret") for note in report["notes"])
+    assert report["probes"] == {}
 
 
 def test_episodes_of_the_same_env_replace_round_0(finished_run: Path, tmp_path: Path) -> None:

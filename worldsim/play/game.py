@@ -79,8 +79,8 @@ def load_game(name_or_folder: str, *, beside_real: bool) -> Game:
 
 
 def _real_maker(model: WorldModel, folder: Path) -> Callable[[], Any]:
-    config = env_config(model.spec, folder)
     try:
+        config = env_config(model.spec, folder)
         envs.make(config).close()
     except UnusableEnvironmentError as error:
         raise UserError(f"--beside-real: {error}; or play without it") from None

@@ -10,8 +10,10 @@ import torch
 from worldsim import envs
 from worldsim.config import from_dict
 from worldsim.data.episode import EnvSpec, as_episode
+from worldsim.data.import_episodes import has_real_env
 from worldsim.data.store import EpisodeStore
 from worldsim.envs.config import EnvConfig
+from worldsim.envs.errors import UnusableEnvironmentError
 from worldsim.model_folder import load_model
 from worldsim.rollouts import Env, EpisodeResult, play_episode, play_side_by_side, several
 from worldsim.scripted_policies import StickyRandom
@@ -23,7 +25,14 @@ FRESH_SEED = 3_000_000  # far from the seeds of collection and evaluation
 
 
 def env_config(spec: EnvSpec, folder: Path) -> EnvConfig:
-    """The settings of the environment that the model in `folder` dreams of."""
+    """The settings of the environment that the model in `folder` dreams of.
+
+    Raises UnusableEnvironmentError for a model of recordings, which say nothing of an environment.
+    """
+    if not has_real_env(spec):
+        raise UnusableEnvironmentError(
+            f"{folder} was made from recordings of {spec.id!r}, which no environment goes with: nothing can be played"
+        )
     return from_dict(EnvConfig, spec.settings, f"{folder}/config.json")
 
 

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from worldsim import envs
 from worldsim.data.files import explained, write_json, write_whole
+from worldsim.data.import_episodes import has_real_env
 from worldsim.data.store import EpisodeStore
 from worldsim.envs.config import EnvConfig
 from worldsim.errors import UserError
@@ -87,7 +88,7 @@ class Judged:
 
     model: WorldModel
     store: EpisodeStore
-    env: EnvConfig
+    env: EnvConfig | None  # None: of recordings, which no env goes with
     stretches: Stretches
     draws: Draws
     context_frames: int
@@ -112,15 +113,20 @@ def evaluate_world(
     folder = model_folder(name_or_folder)
     keep_freed_memory()
     model = load_here(folder)
-    env = env_config(model.spec, folder)
+    recorded = Path(name_or_folder) / "episodes"
+    env = env_config(model.spec, folder) if has_real_env(model.spec) else None
+    if env is None and not recorded.is_dir():
+        raise UserError(
+            f"{name_or_folder} was made from recordings, and no environment goes with them: give the folder of its "
+            "run, whose held-out episodes serve"
+        )
     with explained("write the report", out):
         out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     with _timed(seconds, "episodes"):
-        recorded = Path(name_or_folder) / "episodes"
         store = (
             EpisodeStore.open(recorded)
-            if recorded.is_dir()
+            if env is None or recorded.is_dir()
             else play_fresh_episodes(
                 out / "episodes", model.spec, partial(envs.make, env), episodes=episodes, seed=seed
             )
@@ -139,13 +145,16 @@ def evaluate_world(
 def judge_world(
     model: WorldModel,
     store: EpisodeStore,
-    env: EnvConfig,
+    env: EnvConfig | None,
     *,
     effort: Effort,
     seconds: dict[str, float],
     seed: int = 0,
 ) -> tuple[dict[str, Any], dict[str, Frames]]:
-    """All figures as JSON types, and pictures by title. `seconds` is filled with the time that each part takes."""
+    """All figures as JSON types, and pictures by title. `seconds` is filled with the time that each part takes.
+
+    env: None where the episodes are recordings; what has to be played in reality is left out then, with a note.
+    """
     # As many real frames as its own dreams start from: every model has these, whatever its dynamics.
     context_frames = int(model.start_contexts.present.shape[1])
     notes: list[str] = []
@@ -255,6 +264,9 @@ def _inverse_dynamics(judged: Judged) -> dict[str, Any]:
 
 def _branches(judged: Judged, notes: list[str]) -> tuple[Branches, Branches] | None:
     store, effort = judged.store, judged.effort
+    if judged.env is None:
+        notes.append(f"No effects and no regret: {store.spec.id} was recorded, and no environment goes with it.")
+        return None
     moments = draw_moments(store, effort.moments, seed=judged.seed)
     actions = draw_sequences(store, len(moments), effort.branch_steps, seed=judged.seed)
     with _bar("real branches", len(moments) * SEQUENCES) as bar:
@@ -283,7 +295,7 @@ def _branches(judged: Judged, notes: list[str]) -> tuple[Branches, Branches] | N
 
 def _probes(judged: Judged, notes: list[str]) -> dict[str, Any]:
     store, effort = judged.store, judged.effort
-    telling = envs.telling(judged.env)
+    telling = None if judged.env is None else envs.telling(judged.env)
     if telling is None:
         notes.append(f"No state probes: nothing is known about how {store.spec.id} tells its true state.")
         return {}
