@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,6 +201,13 @@ def test_actions_in_npy_and_no_rewards(tmp_path: Path) -> None:
     assert not store[0].rewards.any()
 
 
+def test_true_and_false_without_a_header_are_actions(tmp_path: Path) -> None:
+    source = videos(tmp_path / "videos", (5,))
+    (source / "clip0.csv").write_text("True\nFalse\nTrue\nTrue\nFalse\n")
+    store = imported(source, tmp_path / "store", ImportSettings(without_rewards=True))
+    assert store[0].actions.tolist() == [1, 0, 1, 1, 0]
+
+
 def test_a_folder_describes_its_environment(tmp_path: Path) -> None:
     source = videos(tmp_path / "videos")
     stated = {"id": "Counting", "action_space": {"type": "discrete", "n": 9}, "max_episode_steps": 77}
@@ -303,6 +311,7 @@ def test_videos_of_two_rates(tmp_path: Path) -> None:
         ("action,reward\n-1,0\n", "-1"),
         ("action,reward\n", "no actions"),
         ("", "no actions"),
+        (",action,reward\n0,1,0\n1,1,0\n", "has no name"),  # as a table is written with its row numbers
         ("action,reward\nnan,0\n1,0\n1,0\n1,0\n1,0\n", "not finite"),
         ("action,reward\n1,inf\n1,0\n1,0\n1,0\n1,0\n", "not finite"),
     ],
@@ -371,3 +380,19 @@ def test_lossy_videos_lose_no_frame(tmp_path: Path) -> None:
     read = read_video(write_video(frames, tmp_path / "ramp.mp4", frames_per_second=RATE))
     assert read.shape == frames.shape
     assert np.abs(read.astype(int) - frames).max() < 10
+
+
+def test_a_recording_that_is_to_be_turned_is_turned(tmp_path: Path) -> None:
+    """Telephones held upright write pictures that lie on their side, and say so."""
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    lying = np.zeros((3, 16, 32, 3), np.uint8)
+    lying[:, :, :16] = 200  # its left half is bright
+    write_lossless(tmp_path / "lying.mkv", lying)
+    command = [get_ffmpeg_exe(), "-v", "error", "-display_rotation", "90", "-i", str(tmp_path / "lying.mkv")]
+    subprocess.run([*command, "-c", "copy", str(tmp_path / "upright.mkv")], check=True)
+    read = read_video(tmp_path / "upright.mkv")
+    assert read.shape == (3, 32, 16, 3)
+    halves = read[:, :16].mean(), read[:, 16:].mean()
+    assert max(halves) > 190
+    assert min(halves) < 10

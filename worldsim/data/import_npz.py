@@ -25,7 +25,7 @@ def read_npz(folder: Path, settings: ImportSettings) -> Source:
     Each holds `frames` uint8 (T+1, H, W, C), `actions` (T,) or (T, A), `rewards` (T,), and where known `terminated`
     and `truncated` (T,), `seed`, `policy`, `split`, `tics` and `round`. Raises UserError for anything else.
     """
-    paths = sorted(folder.glob("*.npz"))
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() == ".npz")
     shape = with_channels(_load(paths[0])["frames"], paths[0].name).shape[1:]
     actions = ((path.name, _load(path, only="actions")["actions"]) for path in paths)
     spec, remarks = infer_spec(folder, actions, shape, FRAMES_PER_SECOND, settings)

@@ -17,6 +17,7 @@ from worldsim.errors import UserError
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 STEP_COLUMNS = ("reward", "terminated", "truncated")
+WORDS = {"true": "1", "false": "0"}  # that stand for numbers
 
 
 def read_videos(folder: Path, settings: ImportSettings) -> Source:
@@ -80,7 +81,7 @@ def _size_and_rate(path: Path) -> tuple[tuple[int, int], float]:
         raise _broken(path, (str(error).strip().splitlines() or ["no video stream"])[-1]) from error
     finally:
         reader.close()
-    width, height = about["source_size"]
+    width, height = about["size"]  # as ffmpeg shows it: a recording may say that it is to be turned
     return (width, height), float(about["fps"])
 
 
@@ -101,7 +102,11 @@ def _read_steps(path: Path) -> dict[str, NDArray[Any]]:
             raise UserError(f"{path.name} cannot be read as npy ({error}); write it with numpy.save") from error
     with open(path, newline="", encoding="utf-8-sig") as file:
         rows = [row for row in csv.reader(file) if row]
-    header = [name.strip() for name in rows[0]] if rows and not _is_number(rows[0][0]) else []
+    header = [name.strip() for name in rows[0]] if rows and not _is_data(rows[0][0]) else []
+    if header and not all(header):
+        raise UserError(
+            f"{path.name}: a column of its header has no name (a table's row numbers, perhaps): name it or leave it out"
+        )
     body = rows[1:] if header else rows
     names = header or [f"action {column}" for column in range(len(rows[0]) if rows else 1)]
     table = _parse(path, body, len(names))
@@ -112,7 +117,7 @@ def _read_steps(path: Path) -> dict[str, NDArray[Any]]:
     actions = table[:, acting]  # (T, A)
     if len(acting) == 1:
         actions = actions[:, 0]
-        if all(row[acting[0]].strip().lstrip("+-").isdigit() for row in body):
+        if all(_plain(row[acting[0]]).lstrip("+-").isdigit() for row in body):
             actions = actions.astype(np.int64)
     steps = {"actions": actions}
     for name, stored in (("reward", "rewards"), ("terminated", "terminated"), ("truncated", "truncated")):
@@ -123,22 +128,27 @@ def _read_steps(path: Path) -> dict[str, NDArray[Any]]:
 
 def _parse(path: Path, rows: list[list[str]], columns: int) -> NDArray[np.float64]:
     """(T, columns); True and False count as 1 and 0."""
-    words = {"true": "1", "false": "0"}
     table = np.empty((len(rows), columns))
     for number, row in enumerate(rows):
         try:
             # Checked first: numpy would spread one number over all columns.
             if len(row) != columns:
                 raise ValueError(len(row))
-            table[number] = [float(words.get(cell.strip().lower(), cell)) for cell in row]
+            table[number] = [float(_plain(cell)) for cell in row]
         except ValueError as error:
             raise UserError(f"{path.name}, step {number}: {','.join(row)}; expected {columns} numbers") from error
     return table
 
 
-def _is_number(text: str) -> bool:
+def _plain(cell: str) -> str:
+    """What stands in a cell, True and False as numbers."""
+    return WORDS.get(cell.strip().lower(), cell.strip())
+
+
+def _is_data(cell: str) -> bool:
+    """Whether a cell holds a number and not the name of a column."""
     try:
-        float(text)
+        float(_plain(cell))
     except ValueError:
         return False
     return True
