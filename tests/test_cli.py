@@ -161,6 +161,7 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "dynamics.distillation_steps=0 dynamics.shortcut_fraction=0",  # then only the finest steps are trained
         "dynamics.sampling_steps=4",  # then there is nothing to distil
         "dynamics.ending_fraction=1.5",
+        "dynamics.head_dropout=20",
         "dream.num_envs=0",
         "dream.context_frames=5",
         "dream.feature_frames=0",
@@ -176,6 +177,7 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "agent.gamma=2",
         "agent.hidden=[]",
         "agent.strides=[[4]]",
+        "agent.strides=[[8,8],[4,4]] dream.stack_ages=[0]",  # frames of 16 x 48
         "evaluate.episodes=0",
         "evaluate.workers=0",
         "evaluate.seed=-5",

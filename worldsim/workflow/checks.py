@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from worldsim.agents.errors import AgentConfigError
+from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
 from worldsim.agents.learners import check_agent
+from worldsim.agents.pictures import seen_size
 from worldsim.data.episode import EnvSpec
 from worldsim.data.shards import COMPRESSIONS
 from worldsim.distributed import KINDS
@@ -90,6 +91,7 @@ SHARES = (  # from 0 to 1
     "dynamics.self_context_fraction",
     "dynamics.ema_decay",
     "dynamics.ending_fraction",
+    "dynamics.head_dropout",
     "endings.ending_fraction",
     "endings.dropout",
     "dream.ending_fraction",
@@ -126,6 +128,15 @@ def check_environment(config: RunConfig, spec: EnvSpec) -> None:
             f"{spec.id} has no limit of steps, so dreams of it might never end: set env.max_episode_tics, such as 1000"
         )
     build_tokenizer(config.tokenizer, spec.frame_shape)  # refuses sizes that do not divide
+    persistence = config.agent.initial_persistence
+    if config.agent.kind == "actor_critic":
+        held = not persistence or spec.action_choices is not None
+        _require("agent.initial_persistence", persistence, held, f"0, because {spec.id} has no discrete actions")
+    if config.dream.stack_ages:
+        try:
+            seen_size(spec.frame_shape, config.agent.strides)
+        except UnusableSpaceError as error:
+            raise UserError(f"agent.{error}") from None
     mirror = config.collect.mirror_actions
     if mirror:
         count = spec.action_space["n"] if spec.action_space["type"] == "discrete" else 0
