@@ -79,6 +79,8 @@ def _walk(
     clock = StageClock(folder / "seconds.json")
     measure = clock.measure if distributed.rank() == 0 else _unmeasured
 
+    only_recordings = source is not None and not has_real_env(spec)
+    last_round = 0 if only_recordings else config.rounds - 1
     for number in range(config.rounds):
         with measure(f"round {number}: collect"):
             store = collect_episodes(config, folder, spec, source, number, machine)
@@ -97,7 +99,8 @@ def _walk(
             with measure(f"round {number}: endings"):
                 foresee = partial(stages.train_endings, config, folder, number, store, latents, dynamics, machine)
                 endings = distributed.on_rank_0(foresee)
-        if stages.is_distilled(config, number):
+        # In the last round alone: one agent's training does not earn a distillation back.
+        if config.dynamics.distillation_steps and number == last_round:
             with measure(f"round {number}: distillation"):
                 distil = partial(stages.distil, config, folder, number, store, latents, tokenizer, dynamics, machine)
                 dynamics = distributed.on_rank_0(distil) or dynamics
@@ -105,10 +108,10 @@ def _walk(
             parts = (tokenizer, learner, dynamics, endings, machine)
             save = partial(stages.save_world_model, config, folder, number, store, latents, *parts)
             distributed.on_rank_0(save)
-        if source is not None and not has_real_env(spec):
+        if only_recordings:
             say(describe_end(spec, round_folders(folder, number).world_model))
             return None
-        if until == "dynamics" and number == config.rounds - 1:
+        if until == "dynamics" and number == last_round:
             return None
         with measure(f"round {number}: agent"):
             train_agent = partial(stages.train_agent, config, folder, number, store, latents, machine)

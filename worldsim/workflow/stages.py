@@ -141,11 +141,6 @@ def train_endings(
     return learner.reader
 
 
-def is_distilled(config: RunConfig, round_number: int) -> bool:
-    """Whether `distil` has work in a round: the last one's alone, since one agent's training does not earn it back."""
-    return bool(config.dynamics.distillation_steps) and round_number == config.rounds - 1
-
-
 def distil(
     config: RunConfig,
     run: Path,
