@@ -90,7 +90,8 @@ def main() -> None:
 
 def dream_rates(model: WorldModel, batches: list[int], seconds: float) -> dict[str, dict[str, dict[str, float]]]:
     """Frames a second, [batch]["decoded" or "latent"][sampling steps], of a DreamVectorEnv that is stepped."""
-    steps_tried = sorted({*SAMPLING_STEPS, model.dynamics.config.sampling_steps})
+    choices = set(model.dynamics.sampling_choices)
+    steps_tried = sorted({*SAMPLING_STEPS, model.dynamics.config.sampling_steps} & choices)
     print(
         "dream frames/s    "
         + "".join(f"{f'{steps} steps':>12}" for steps in steps_tried)

@@ -235,6 +235,16 @@ def test_tensors_stay_on_the_gpu(folder: Path) -> None:
         assert {value.device.type for value in (shown, *others, infos["uncertainty"])} == {"cuda"}
 
 
+@pytest.mark.parametrize(("kind", "refused"), [("dit", (0, 3, 8, -1)), ("mdn_rnn", (1, 0))])
+def test_denoising_steps_that_were_not_trained_are_refused(kind: str, refused: tuple[int, ...]) -> None:
+    model = tiny_world(kind=kind)
+    for steps in refused:
+        with pytest.raises(UserError, match=f"sampling_steps={steps}: this world model takes"):
+            DreamVectorEnv(model, 1, sampling_steps=steps)
+    for steps in model.dynamics.sampling_choices:
+        DreamVectorEnv(model, 1, sampling_steps=steps).reset(seed=0)
+
+
 def test_uncertain_dreams_end_early_or_pay_less() -> None:
     model = tiny_world(max_episode_steps=None)
     model.dynamics.head.termination.bias.data.fill_(-1e4)

@@ -59,7 +59,8 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         observation: one of `worldsim.observations`. max_episode_steps: truncate here;
         None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
         start_contexts: other contexts than the model's own. temperature: variance of the sampler's noise; None: the
-        model's own. uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
+        model's own. sampling_steps: denoising steps, of those that the model was trained for; None: the model's own.
+        uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
         uncertainty_penalty, take that much off the reward instead. uncertainty_quantile: in place of a limit the one
         that this share of steps from real moments does not pass, such as 0.99. array: "numpy", or "torch" for tensors
         that stay on the model's device, in all that `reset` and `step` give. render_mode: "rgb_array", or "human" for
@@ -84,7 +85,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.num_envs = num_envs
         self.observation = observation
         self.temperature = model.temperature if temperature is None else temperature
-        self.sampling_steps = sampling_steps
+        self.sampling_steps = model.checked_steps(sampling_steps)
         self.max_episode_steps = max_episode_steps or model.spec.max_episode_steps
         self.uncertainty_limit = _limit(model, uncertainty_quantile, uncertainty_limit, uncertainty_penalty)
         self.uncertainty_penalty = uncertainty_penalty

@@ -163,6 +163,14 @@ class WorldModel:
         """What an agent of this model's dreams reads, a key of `worldsim.observations`."""
         return "frame_stack" if self.stack_ages else "features"
 
+    def checked_steps(self, asked: int | None) -> int:
+        """The denoising steps of a dream, by default the model's own. UserError for others than it was trained for."""
+        choices = self.dynamics.sampling_choices
+        steps = self.dynamics.config.sampling_steps if asked is None else asked
+        if steps not in choices:
+            raise UserError(f"sampling_steps={steps}: this world model takes {' or '.join(map(str, choices))}")
+        return steps
+
     def uncertainty_quantile(self, quantile: float) -> float:
         """The uncertainty that this share of steps from real moments does not pass. UserError if it is not known."""
         if quantile not in self.uncertainty_quantiles:
@@ -246,12 +254,13 @@ class WorldModel:
         """Dream one frame. actions: (B,) or (B, K) int64, or (B, A) float32.
 
         temperature: scales the variance of the noise, of all rows or of each (B,); None: the model's own.
+        sampling_steps: denoising steps; None: the model's own. Raises UserError for others than it was trained for.
         """
         noise = self._draw(state.generators, 2)
         given = self.temperature if temperature is None else temperature
         variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
         features = action_features(self.spec, actions).to(self.device)
-        steps = sampling_steps or self.dynamics.config.sampling_steps
+        steps = self.checked_steps(sampling_steps)
         dynamics, outcome = self._dream()(state.dynamics, features, noise, steps, variance)
         return self._advanced(state, dynamics, outcome, features)
 

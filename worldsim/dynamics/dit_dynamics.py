@@ -79,6 +79,11 @@ class DiTDynamics(Dynamics):
             config.belief_size, action_features, SIZES[config.size].width, config.reward_bins, config.head_dropout
         )
 
+    @property
+    def sampling_choices(self) -> tuple[int, ...]:
+        """Powers of two up to the finest steps: of others the network knows no step size."""
+        return tuple(2**power for power in range(self.config.finest_steps.bit_length()))
+
     def undistilled(self) -> DiTDynamics:
         """A copy without the network that only samples."""
         whole = copy.deepcopy(self)

@@ -84,6 +84,11 @@ class Dynamics(nn.Module, ABC):
         self.belief_size = config.belief_size
         self.scale = LatentScale(tokens, channels)
 
+    @property
+    def sampling_choices(self) -> tuple[int, ...]:
+        """The numbers of denoising steps that a dream may take, ascending."""
+        return (self.config.sampling_steps,)
+
     def follow_codes(self, codes: Tensor) -> None:
         """The tokens are these codes (K, D) from now on, raw latents: their tokenizer was refined."""
 

@@ -32,10 +32,8 @@ class Game:
 
     @property
     def sampling_steps(self) -> list[int]:
-        """The denoising steps to choose from: powers of two up to those of the training, the smallest first."""
-        config = self.model.dynamics.config
-        most = max(config.finest_steps, config.sampling_steps)
-        return [2**power for power in range(most.bit_length()) if 2**power <= most]
+        """The denoising steps to choose from, the fewest first."""
+        return list(self.model.dynamics.sampling_choices)
 
     def new_session(self, seed: int) -> Session:
         """A dream of one viewer's own."""
