@@ -209,6 +209,16 @@ def test_sliders_for_box_actions(chromium: str, tmp_path: Path) -> None:
         tab.wait("document.getElementById('dream').getAttribute('aria-label').includes('action 0.00, 0.00')")
 
 
+def test_sliders_for_actions_of_several_parts(chromium: str, tmp_path: Path) -> None:
+    game = Game("tiny", endless_world("multi_discrete"))
+    with serving(game) as one, new_tab(chromium, one.address, tmp_path) as tab:
+        tab.wait("document.querySelectorAll('#actions input').length === 2")
+        tab.key("ArrowRight", "keyDown")
+        tab.wait("document.getElementById('dream').getAttribute('aria-label').includes('action 2, 0')")
+        tab.key("ArrowRight", "keyUp")
+        tab.wait("document.getElementById('dream').getAttribute('aria-label').includes('action 0, 0')")
+
+
 def test_reality_stands_beside_the_dream(chromium: str, game_beside_real: Game, tmp_path: Path) -> None:
     with serving(game_beside_real) as one, new_tab(chromium, one.address, tmp_path) as tab:
         tab.wait_for_text("real-status", "step 0")

@@ -69,6 +69,17 @@ def test_everything_else_is_refused_in_one_short_line(message: str | bytes, expe
     assert str(refused.value).isprintable()
 
 
+@pytest.mark.parametrize(("kind", "value"), [("multi_discrete", [2, 1]), ("multi_binary", [1, 0, 1])])
+def test_actions_of_several_parts(kind: str, value: list[int]) -> None:
+    def read(given: Any) -> Any:
+        return read_command(json.dumps({"type": "action", "value": given}), tiny_spec(kind), [1]).value
+
+    assert read(value) == value
+    for wrong in (value[:1], 1, [3, *value[1:]], [-1, *value[1:]], [0.5, *value[1:]], [True, *value[1:]]):
+        with pytest.raises(RefusedMessage, match="action"):
+            read(wrong)
+
+
 @pytest.mark.parametrize("value", [[0.0], [0.0, 0.0, 0.0], [0.0, -0.1], [2.0, 0.0], ["a", 0.0], 1, None, [[0.0], 0.0]])
 def test_actions_outside_a_box(value: Any) -> None:
     with pytest.raises(RefusedMessage, match="action"):

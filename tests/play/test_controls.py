@@ -52,3 +52,13 @@ def test_sliders_end_at_the_bounds_and_unbounded_ones_where_tanh_is_flat() -> No
     endless = {"type": "box", "shape": [1], "low": [-float("inf")], "high": [float("inf")]}
     [slider] = controls(replace(tiny_spec("box"), action_space=endless, action_meanings=["force"]))["sliders"]
     assert (slider["low"], slider["high"]) == (-3.0, 3.0)
+
+
+def test_each_part_of_an_action_has_a_slider_that_clicks_into_place() -> None:
+    given = controls(tiny_spec("multi_discrete"))
+    assert (given["type"], given["rest"]) == ("parts", [0, 0])
+    assert [(slider["name"], slider["low"], slider["high"], slider["step"]) for slider in given["sliders"]] == [
+        ("steer", 0, 2, 1),
+        ("jump", 0, 1, 1),
+    ]
+    assert [slider["high"] for slider in controls(tiny_spec("multi_binary"))["sliders"]] == [1, 1, 1]

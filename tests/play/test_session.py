@@ -77,11 +77,15 @@ def test_it_dreams_what_the_dream_env_dreams(model: WorldModel) -> None:
     assert header["step"] == 4
 
 
-def test_box_actions_reach_the_dream() -> None:
-    session = Session(endless_world("box"), seed=0)
+@pytest.mark.parametrize(
+    ("kind", "one", "other"),
+    [("box", [-1.0, 0.0], [1.0, 1.0]), ("multi_discrete", [2, 0], [0, 1]), ("multi_binary", [1, 0, 1], [0, 1, 0])],
+)
+def test_actions_of_several_numbers_reach_the_dream(kind: str, one: list[float], other: list[float]) -> None:
+    session = Session(endless_world(kind), seed=0)
     do(session, "save")
     frames = []
-    for action in ([-1.0, 0.0], [1.0, 1.0], [-1.0, 0.0]):
+    for action in (one, other, one):
         do(session, "load", view(session)[0]["points"][0]["number"])
         do(session, "action", action)
         assert do(session, "step")["action"] == action

@@ -104,10 +104,14 @@ def _one_of(given: Any, choices: list[int]) -> int:
     return int(given)
 
 
-def _action(given: Any, spec: EnvSpec) -> int | list[float]:
-    if spec.action_space["type"] == "discrete":
-        return _integer(given, 0, int(spec.action_space["n"]) - 1)
+def _action(given: Any, spec: EnvSpec) -> int | list[int] | list[float]:
+    choices = spec.action_choices
+    if choices is not None and not spec.action_shape:
+        return _integer(given, 0, choices[0] - 1)
+    [count] = spec.action_shape
+    if not isinstance(given, list) or len(given) != count:
+        raise RefusedMessage(f"expected a list of {count} numbers")
+    if choices is not None:
+        return [_integer(number, 0, n - 1) for number, n in zip(given, choices, strict=True)]
     low, high = box_bounds(spec)
-    if not isinstance(given, list) or len(given) != len(low):
-        raise RefusedMessage(f"expected a list of {len(low)} numbers")
     return [_number(number, *bounds) for number, *bounds in zip(given, low, high, strict=True)]

@@ -35,7 +35,9 @@ def controls(spec: EnvSpec) -> dict[str, Any]:
 
     Discrete: {"type", "rest", "alternatives", "buttons": [{"value", "name", "keys"}]}; an action is played while all of
     its keys are held, of several the one with the most keys; `rest` (None where there is no such action) while none
-    is. Box: {"type", "rest", "alternatives", "sliders": [{"name", "low", "high", "keys": [of low, of high]}]}.
+    is. All others: {"type", "rest", "alternatives", "sliders": [{"name", "low", "high", "step", "keys": [of low, of
+    high]}]}, a slider for each number of a Box ("box"; step None: any value) or for each part of an action that has
+    several ("parts"; step 1).
     """
     if spec.action_space["type"] == "discrete":
         return {
@@ -44,12 +46,15 @@ def controls(spec: EnvSpec) -> dict[str, Any]:
             "alternatives": ALTERNATIVES,
             "buttons": _buttons(spec.action_meanings),
         }
-    low, high = box_bounds(spec)
+    choices = spec.action_choices
+    low, high = box_bounds(spec) if choices is None else ([0] * len(choices), [n - 1 for n in choices])
+    step = None if choices is None else 1
     sliders = [
-        {"name": name, "low": low[i], "high": high[i], "keys": list(PAIRS[i]) if i < len(PAIRS) else []}
+        {"name": name, "low": low[i], "high": high[i], "step": step, "keys": list(PAIRS[i]) if i < len(PAIRS) else []}
         for i, name in enumerate(spec.action_meanings)
     ]
-    return {"type": "box", "rest": rest_action(spec), "alternatives": ALTERNATIVES, "sliders": sliders}
+    kind = "box" if choices is None else "parts"
+    return {"type": kind, "rest": rest_action(spec), "alternatives": ALTERNATIVES, "sliders": sliders}
 
 
 def box_bounds(spec: EnvSpec) -> tuple[list[float], list[float]]:
@@ -59,11 +64,15 @@ def box_bounds(spec: EnvSpec) -> tuple[list[float], list[float]]:
     return low, high
 
 
-def rest_action(spec: EnvSpec) -> int | list[float] | None:
-    """The action that does nothing: 0 within the bounds of a Box; None for a Discrete space that has no such action."""
-    if spec.action_space["type"] == "box":
+def rest_action(spec: EnvSpec) -> int | list[int] | list[float] | None:
+    """The action that does nothing: 0 within the bounds of a Box, and in each part of an action that has several; None
+    for a Discrete space that has no such action.
+    """
+    if spec.action_choices is None:
         low, high = box_bounds(spec)
         return np.clip(0.0, low, high).tolist()
+    if spec.action_shape:
+        return [0] * len(spec.action_choices)
     names = [meaning.lower() for meaning in spec.action_meanings]
     return next((names.index(name) for name in NOTHING if name in names), None)
 

@@ -121,9 +121,9 @@ function actionSlider(slider, index) {
   input.type = "range";
   input.min = slider.low;
   input.max = slider.high;
-  input.step = "any";
+  input.step = slider.step ?? "any";
   input.value = hello.controls.rest[index];
-  const show = () => { output.textContent = Number(input.value).toFixed(2); };
+  const show = () => { output.textContent = Number(input.value).toFixed(slider.step === null ? 2 : 0); };
   input.addEventListener("input", () => {
     show();
     takeOver();
@@ -225,9 +225,10 @@ document.addEventListener("keyup", (event) => {
 
 window.addEventListener("blur", () => {
   const codes = [...heldKeys];
+  const nothingHeld = codes.length === 0 && heldButtons.size === 0;
   heldKeys.clear();
   heldButtons.clear();
-  if (hello === null || codes.length === 0) return;
+  if (hello === null || nothingHeld) return;
   if (hello.controls.type === "discrete") sendDiscrete();
   else codes.forEach((code) => turnSlider(code, false));
 });
@@ -323,7 +324,8 @@ function statusText() {
 
 function actionName() {
   if (view.action === null) return "no action yet";
-  if (hello.controls.type === "box") return `action ${view.action.map((part) => part.toFixed(2)).join(", ")}`;
+  const digits = hello.controls.type === "box" ? 2 : 0;
+  if (hello.controls.type !== "discrete") return `action ${view.action.map((part) => part.toFixed(digits)).join(", ")}`;
   return `action ${hello.controls.buttons[view.action].name}`;
 }
 
