@@ -91,12 +91,14 @@ class ActorCriticLearner:
                 for with_policy, step in self._gradient_steps.items()
             }
         self.updates = 0
+        self._took_over = False
         self.returns_range = torch.zeros(())
         self._statistics = EpisodeStatistics(envs.num_envs)
         self._observations: Given | None = None
 
     def begin_with(self, state: Mapping[str, Any]) -> None:
         """Take policy and value from an earlier learner's `state_dict()`, and nothing else."""
+        self._took_over = True
         self.policy.load_state_dict(state["policy"])
         self.value.load_state_dict(state["value"])
 
@@ -106,13 +108,14 @@ class ActorCriticLearner:
         rollout = self._play()
         played = time.perf_counter()
         inputs = rollout.observations[:-1].flatten(0, 1)  # (S, ...)
-        if self.updates == 0:
+        begins = self.updates == 0 and not self._took_over
+        if begins:
             # Both heads are still zero, so the statistics change neither the actions just taken nor the values; those
             # of the last action, which `persist` reads, never change.
             self.policy.inputs.observe(inputs)
         batch, metrics = self._prepare(rollout)
         metrics |= self._optimise(batch)
-        if self.updates > 0:
+        if not begins:
             # After the gradient steps: within an update, one set of statistics acts and learns.
             self.policy.inputs.observe(inputs)
         self.updates += 1

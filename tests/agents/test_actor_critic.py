@@ -17,6 +17,7 @@ from tests.agents.vector_envs import BrightSide, Corridor, Lock, OneState, Targe
 from worldsim.agents.actor_critic import ActorCriticLearner, reset_seed
 from worldsim.agents.config import ActorCriticConfig, entropy_weight
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
+from worldsim.agents.rollout import Rollout
 
 SMALL: dict[str, Any] = {"hidden": [32, 32], "minibatch_size": 64}
 
@@ -42,6 +43,24 @@ def test_truncations_bootstrap_and_terminations_do_not(ending: str, hazard: floa
     learner = ActorCriticLearner(config, OneState(16, hazard, ending))
     metrics = [train(learner, 5) for _ in range(8)]
     assert np.mean([m["value_at_start"] for m in metrics[4:]]) == pytest.approx(expected, rel=0.07)
+
+
+def test_who_goes_on_from_an_earlier_learner_learns_as_it_acted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The statistics of inputs do not move between acting and learning, unless nothing hangs on them yet."""
+    first, second = (ActorCriticLearner(ActorCriticConfig(horizon=8, **SMALL), cartpole(4), seed=s) for s in (0, 1))
+    train(first, 2)
+    second.begin_with(first.state_dict())
+    before, seen = second.policy.state_dict()["inputs.mean"].clone(), []
+    prepare = second._prepare
+
+    def spied(rollout: Rollout) -> Any:
+        seen.append(second.policy.state_dict()["inputs.mean"].clone())
+        return prepare(rollout)
+
+    monkeypatch.setattr(second, "_prepare", spied)
+    train(second, 1)
+    assert torch.equal(seen[0], before)
+    assert not torch.equal(second.policy.state_dict()["inputs.mean"], before)
 
 
 class Told(OneState):
