@@ -10,6 +10,7 @@ from worldsim import __version__
 from worldsim.commands.data import add_data
 from worldsim.commands.models import add_exchange, add_shows
 from worldsim.commands.parser import Parser
+from worldsim.commands.settings import add_settings
 from worldsim.commands.walks import add_walks, run_walk, take_words
 from worldsim.errors import UserError
 from worldsim.torchrun import under_torchrun
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add_walks(add)
+    add_settings(add)
     add_shows(add)
     add_exchange(add)
     add_data(add)

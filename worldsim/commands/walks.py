@@ -20,7 +20,7 @@ examples:
   worldsim run take_cover dynamics.size=tiny      VizDoom Take Cover; any setting can be given as key=value
   worldsim run take_cover_mdn_rnn                 Ha & Schmidhuber's models on the same data
   worldsim run take_cover_video_gpt               VideoGPT's, a transformer over codes, on the same data
-  worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own: see configs/ for the keys
+  worldsim run my_game.yaml env.id=ALE/Pong-v5    a config of your own; worldsim settings lists the keys
   worldsim run --env CarRacing-v3                 no config: settings are inferred from a look at the env, and explained
   worldsim run --env MiniGrid-DoorKey-8x8-v0 env.frame_skip=1 rounds=3
   worldsim run --env my_module:MyGame-v0          an env of your own, registered by my_module

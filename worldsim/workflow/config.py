@@ -62,10 +62,10 @@ class EvaluateConfig:
 class RunConfig:
     """One experiment: from a real env to a verdict."""
 
-    seed: int = 0
-    rounds: int = 1
-    device: str = "auto"
-    precision: str = "auto"
+    seed: int = 0  # of everything that is random but the verdict's episodes, which evaluate.seed says
+    rounds: int = 1  # of collecting, training the world model and training the agent
+    device: str = "auto"  # "cpu", "cuda" or "cuda:1"; auto: a GPU where there is one
+    precision: str = "auto"  # "fp32" or "bf16"; auto: bf16 where it is faster
     threads: int = 0  # CPU threads of torch; 0: all cores
     distributed: str = "ddp"  # only read under torchrun; "fully_shard": each process holds its share of the weights
     checkpoint_seconds: float = 120  # of training between two checkpoints; 0: one after each step
