@@ -84,7 +84,10 @@ def _receive(
     try:
         kind, content = pipe.recv()
     except (EOFError, OSError) as error:
-        raise UserError(f"worker {worker} died without a word; it may have run out of memory") from error
+        raise UserError(
+            f"worker {worker} died without a word; it may have run out of memory, or the program that started it lacks "
+            'an `if __name__ == "__main__":` around what it does (workers import it)'
+        ) from error
     if kind == "message":
         on_message(worker, content)
         return
