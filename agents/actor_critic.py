@@ -91,14 +91,12 @@ class ActorCriticLearner:
                 for with_policy, step in self._gradient_steps.items()
             }
         self.updates = 0
-        self._took_over = False
         self.returns_range = torch.zeros(())
         self._statistics = EpisodeStatistics(envs.num_envs)
         self._observations: Given | None = None
 
     def begin_with(self, state: Mapping[str, Any]) -> None:
         """Take policy and value from an earlier learner's `state_dict()`, and nothing else."""
-        self._took_over = True
         self.policy.load_state_dict(state["policy"])
         self.value.load_state_dict(state["value"])
 
@@ -108,10 +106,10 @@ class ActorCriticLearner:
         rollout = self._play()
         played = time.perf_counter()
         inputs = rollout.observations[:-1].flatten(0, 1)  # (S, ...)
-        begins = self.updates == 0 and not self._took_over
+        begins = self.updates == 0 and not self.policy.head.weight.any()
         if begins:
-            # Both heads are still zero, so the statistics change neither the actions just taken nor the values; those
-            # of the last action, which `persist` reads, never change.
+            # Both heads are still zero (not so after `begin_with`), so the statistics change neither the actions just
+            # taken nor the values; those of the last action, which `persist` reads, never change.
             self.policy.inputs.observe(inputs)
         batch, metrics = self._prepare(rollout)
         metrics |= self._optimise(batch)

@@ -21,7 +21,7 @@ from worldsim.observations import observation_layout, observation_space, observe
 from worldsim.rendering import to_rgb
 from worldsim.start_contexts import StartContexts
 from worldsim.window import Window
-from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator, without_draws
+from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator, seed_rows, without_draws
 
 RENDER_MODES = ["human", "rgb_array"]
 
@@ -129,7 +129,9 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         asked = read_options(options, self.model, self._contexts, self.num_envs)
         if self._state is None and len(asked.rows) < self.num_envs:
             raise gym.error.ResetNeeded("call reset() once without a mask first")
-        self._seed_rows(seed, asked.rows)
+        seed_rows(self._generators, seed, asked.rows)
+        if self._state is not None:
+            self._state = self._state.with_generators(self._generators)
         self._temperatures[asked.rows] = self.temperature if asked.temperatures is None else asked.temperatures
         if len(asked.rows) == self.num_envs:
             self._state = self.model.start_from(asked.contexts or self._draw(asked.rows), self._generators)
@@ -263,17 +265,6 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         values = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
         values = values.float() if values.dtype == torch.float64 else values
         return values.to(self.model.device)
-
-    def _seed_rows(self, seed: int | list[int | None] | None, rows: NDArray[np.int64]) -> None:
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
-        if len(seeds) != self.num_envs:
-            raise UserError(f"{len(seeds)} seeds for {self.num_envs} rows")
-        for row in rows:
-            given = seeds[row]
-            if given is not None:
-                self._generators[row] = row_generator(given)
-        if self._state is not None:
-            self._state = self._state.with_generators(self._generators)
 
     def _draw(self, rows: NDArray[np.int64]) -> StartContexts:
         """A start context for each of some rows, drawn from its own generator."""

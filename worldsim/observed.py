@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from worldsim.errors import UserError
 from worldsim.observations import observation_layout, observation_space, observe_state
-from worldsim.world_model import WorldModel, WorldState, row_generator, without_draws
+from worldsim.world_model import WorldModel, WorldState, row_generator, seed_rows, without_draws
 
 Seeds = int | list[int | None] | None
 
@@ -62,11 +62,7 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
         copied = None if options is None else dict(options)
         frames, infos = self.env.reset(seed=cast(int | None, seed), options=copied)
         rows = np.arange(self.num_envs) if mask is None else np.flatnonzero(mask)
-        seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(self.num_envs)]
-        for row in rows:
-            given = seeds[row]
-            if given is not None:
-                self._generators[row] = row_generator(given)
+        seed_rows(self._generators, seed, rows)
         if self._state is not None:
             self._state = self._state.with_generators(self._generators)
         self._ended[rows] = False  # what has begun by hand is not begun anew by the next step

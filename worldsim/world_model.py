@@ -7,7 +7,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from worldsim.data.actions import action_features
@@ -328,6 +330,20 @@ def row_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def seed_rows(generators: list[torch.Generator], seed: int | list[int | None] | None, rows: NDArray[np.int64]) -> None:
+    """New generators for some rows (R,): row i is seeded seed + i, or with seeds[i]; without a seed it keeps its own.
+
+    Raises UserError for a list that has not one seed for each generator.
+    """
+    seeds = seed if isinstance(seed, list) else [None if seed is None else seed + i for i in range(len(generators))]
+    if len(seeds) != len(generators):
+        raise UserError(f"{len(seeds)} seeds for {len(generators)} rows")
+    for row in rows:
+        given = seeds[row]
+        if given is not None:
+            generators[row] = row_generator(given)
+
+
 @contextmanager
 def without_draws(generators: Sequence[torch.Generator]) -> Iterator[None]:
     """What is drawn from them inside is as if it had not been: rows that go along in a batch for nothing."""
@@ -342,8 +358,6 @@ def _copied(generator: torch.Generator) -> torch.Generator:
 
 
 def _no_action(spec: EnvSpec) -> Any:
-    import numpy as np
-
     return np.zeros(spec.action_shape, spec.action_dtype)
 
 

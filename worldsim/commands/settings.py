@@ -25,6 +25,7 @@ examples:
 Each can stand in a config file, or behind a command as key=value: worldsim run quickstart dynamics.size=tiny
 """
 WIDTH = 118
+COLUMN = 46  # where the explanations begin
 
 
 def add_settings(add: Add) -> None:
@@ -52,14 +53,12 @@ def settings_text(section: str = "") -> str:
 def _sections(cls: type[Any], name: str) -> Iterator[tuple[str, str]]:
     """(name, text) of a config class and of those in it."""
     lines = [name or "the run itself"]
+    comments: dict[str, str] = {}
     # What a class inherits is explained where it is written down.
     for each in [one for one in cls.__mro__ if dataclasses.is_dataclass(one)]:
-        lines += textwrap.wrap(
-            " ".join((each.__doc__ or "").split()), WIDTH, initial_indent="  ", subsequent_indent="  "
-        )
-    comments = {
-        key: text for one in reversed(cls.__mro__) if dataclasses.is_dataclass(one) for key, text in _comments(one)
-    }
+        about = " ".join((each.__doc__ or "").split())
+        lines += textwrap.wrap(about, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        comments = dict(_comments(each)) | comments
     inner: list[tuple[str, type[Any]]] = []
     default = cls()
     for field in dataclasses.fields(cls):
@@ -68,12 +67,8 @@ def _sections(cls: type[Any], name: str) -> Iterator[tuple[str, str]]:
             inner.append((key, type(value)))
             continue
         shown = f"  {key}={value if isinstance(value, str) else json.dumps(value)}"
-        about = comments.get(field.name, "")
-        if not about:
-            lines.append(shown)
-            continue
-        first = textwrap.wrap(about, WIDTH - 46)
-        lines += [f"{shown:<44}  {first[0]}", *(" " * 46 + line for line in first[1:])]
+        first, *more = textwrap.wrap(comments.get(field.name, ""), WIDTH - COLUMN) or [""]
+        lines += [f"{shown:<{COLUMN - 2}}  {first}".rstrip(), *(" " * COLUMN + line for line in more)]
     yield name, "\n".join(lines)
     for key, other in inner:
         yield from _sections(other, key)

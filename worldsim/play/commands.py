@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from worldsim.data.episode import EnvSpec
-from worldsim.play.controls import box_bounds
+from worldsim.play.controls import Action, box_bounds
 
 LARGEST_MESSAGE = 4096  # characters
 SHOWN_CHARACTERS = 60  # of a refused value, in a log line
@@ -104,7 +104,7 @@ def _one_of(given: Any, choices: list[int]) -> int:
     return int(given)
 
 
-def _action(given: Any, spec: EnvSpec) -> int | list[int] | list[float]:
+def _action(given: Any, spec: EnvSpec) -> Action:
     choices = spec.action_choices
     if choices is not None and not spec.action_shape:
         return _integer(given, 0, choices[0] - 1)

@@ -9,6 +9,8 @@ import numpy as np
 
 from worldsim.data.episode import EnvSpec
 
+Action = int | list[int] | list[float]  # as the page sends it: of a discrete space, of several parts, of a box
+
 # Words in the meaning of an action -> the key held for it, by the names that browsers give (KeyboardEvent.code).
 KEYS = {
     "left": "ArrowLeft",
@@ -64,7 +66,7 @@ def box_bounds(spec: EnvSpec) -> tuple[list[float], list[float]]:
     return low, high
 
 
-def rest_action(spec: EnvSpec) -> int | list[int] | list[float] | None:
+def rest_action(spec: EnvSpec) -> Action | None:
     """The action that does nothing: 0 within the bounds of a Box, and in each part of an action that has several; None
     for a Discrete space that has no such action.
     """

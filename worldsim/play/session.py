@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from worldsim.dream import DreamVectorEnv
 from worldsim.play.beside_real import BesideReal
 from worldsim.play.commands import Command, RefusedMessage
-from worldsim.play.controls import rest_action
+from worldsim.play.controls import Action, rest_action
 from worldsim.play.recording import Recording
 from worldsim.rendering import Frames
 from worldsim.world_model import WorldModel, row_generator
@@ -60,10 +60,10 @@ class Session:
         self._act, self._real = act, real
         self._seeds = np.random.default_rng(seed)
         self._rest = rest_action(self._spec)
-        self._held: int | list[int] | list[float] = 0 if self._rest is None else self._rest
+        self._held: Action = 0 if self._rest is None else self._rest
         self._was_used = True  # whether a step was taken with the held action
-        self._tapped: int | list[int] | list[float] | None = None  # held for so short a time that no step saw it
-        self._last_action: int | list[int] | list[float] | None = None
+        self._tapped: Action | None = None  # held for so short a time that no step saw it
+        self._last_action: Action | None = None
         self._points: deque[Moment] = deque(maxlen=MOST_POINTS)
         self._rewinds: deque[Moment] = deque(maxlen=MOST_REWINDS)
         self._numbers = 0
@@ -216,16 +216,16 @@ class Session:
             raise RefusedMessage("play: the dream has ended; restart it, rewind it or return to a save point")
         self.is_playing, self._waits = True, False
 
-    def _hold(self, action: int | list[int] | list[float]) -> None:
+    def _hold(self, action: Action) -> None:
         if not self._was_used and self._held != self._rest:
             self._tapped = self._held
         self._held, self._was_used = action, False
         if self._waits and action != self._rest:
             self._play()
 
-    def _chosen_action(self) -> int | list[int] | list[float]:
+    def _chosen_action(self) -> Action:
         if self._policy_plays and self._act is not None:
-            chosen: int | list[int] | list[float] = np.asarray(self._act(self._observations)[0]).tolist()
+            chosen: Action = np.asarray(self._act(self._observations)[0]).tolist()
             return chosen
         if self._tapped is not None:
             tapped, self._tapped = self._tapped, None

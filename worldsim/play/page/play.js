@@ -123,7 +123,7 @@ function actionSlider(slider, index) {
   input.max = slider.high;
   input.step = slider.step ?? "any";
   input.value = hello.controls.rest[index];
-  const show = () => { output.textContent = Number(input.value).toFixed(slider.step === null ? 2 : 0); };
+  const show = () => { output.textContent = written(Number(input.value), slider); };
   input.addEventListener("input", () => {
     show();
     takeOver();
@@ -132,6 +132,10 @@ function actionSlider(slider, index) {
   show();
   label.append(slider.name, input, output);
   return label;
+}
+
+function written(part, slider) {
+  return part.toFixed(slider.step === null ? 2 : 0);
 }
 
 function keyName(code) {
@@ -324,8 +328,9 @@ function statusText() {
 
 function actionName() {
   if (view.action === null) return "no action yet";
-  const digits = hello.controls.type === "box" ? 2 : 0;
-  if (hello.controls.type !== "discrete") return `action ${view.action.map((part) => part.toFixed(digits)).join(", ")}`;
+  if (hello.controls.type !== "discrete") {
+    return `action ${view.action.map((part, index) => written(part, hello.controls.sliders[index])).join(", ")}`;
+  }
   return `action ${hello.controls.buttons[view.action].name}`;
 }
 
