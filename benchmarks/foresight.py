@@ -103,11 +103,12 @@ def hazard_after(
 ) -> NDArray[np.float64]:
     """What dreams that began `age` steps before say of the steps, (M, draws)."""
     rows = [(i, t) for i, t in steps for _ in range(draws)]
+    frames = max(model.dynamics.config.window, model.remembered_frames)
     said = []
     for first in range(0, len(rows), rows_at_once):
         part = rows[first : first + rows_at_once]
         moments = [(i, t - age) for i, t in part]
-        contexts = read_contexts(store, latents, moments, model.dynamics.config.window)
+        contexts = read_contexts(store, latents, moments, frames)
         state = model.start_from(contexts, [row_generator(seed + first + row) for row in range(len(part))])
         actions = np.stack([store.steps(i)["action"][t - age : t + 1] for i, t in part])
         for k in range(age + 1):

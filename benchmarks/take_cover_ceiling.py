@@ -117,20 +117,28 @@ class Planner:
 
     def _costs(self) -> Floats:
         """Of all plans, (P,)."""
-        objects = self.game.get_state().objects
-        player = next(thing for thing in objects if thing.name == "DoomPlayer")
-        known = []
-        for thing in objects:
-            if thing.name != "DoomImpBall":
-                continue
-            ahead, left = thing.position_x - player.position_x, thing.position_y - player.position_y
-            seen = ahead > abs(left)  # the view is a right angle
-            if seen:
-                self.met.add(thing.id)
-            if {"all": True, "remembered": thing.id in self.met, "seen": seen, "none": False}[self.knows]:
-                known.append(Fireball(ahead, left, thing.velocity_x, thing.velocity_y))
+        player, balls = fireballs_of(self.game, self.met)
         places = paths(self.plans, player.position_y, player.velocity_y)
-        return costs(places, player.position_y, known)
+        return costs(places, player.position_y, balls[self.knows])
+
+
+def fireballs_of(game: Any, met: set[int]) -> tuple[Any, dict[str, list[Fireball]]]:
+    """The player as the engine tells of it, and the fireballs that each kind of knowledge has; `met` grows."""
+    objects = game.get_state().objects
+    player = next(thing for thing in objects if thing.name == "DoomPlayer")
+    known: dict[str, list[Fireball]] = {knows: [] for knows in KNOWLEDGE}
+    for thing in objects:
+        if thing.name != "DoomImpBall":
+            continue
+        ahead, left = thing.position_x - player.position_x, thing.position_y - player.position_y
+        ball = Fireball(ahead, left, thing.velocity_x, thing.velocity_y)
+        known["all"].append(ball)
+        if ahead > abs(left):  # the view is a right angle
+            met.add(thing.id)
+            known["seen"].append(ball)
+        if thing.id in met:
+            known["remembered"].append(ball)
+    return player, known
 
 
 def planner_of(env: Env, action_meanings: list[str], knows: str) -> Planner:

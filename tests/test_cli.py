@@ -163,7 +163,6 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "dynamics.ending_fraction=1.5",
         "dynamics.head_dropout=20",
         "dream.num_envs=0",
-        "dream.context_frames=5",
         "dream.feature_frames=0",
         "dream.feature_frames=4",
         "dream.stack_ages=[1,2]",

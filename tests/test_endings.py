@@ -18,7 +18,7 @@ from worldsim.data.episode import Episode
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.scale import LatentScale
-from worldsim.endings import EndingConfig, EndingLearner, _Steps
+from worldsim.endings import EndingConfig, EndingLearner, EndingReader, _Steps
 from worldsim.model_folder import load_model, save_model
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
@@ -158,6 +158,46 @@ def test_it_is_saved_with_the_world_model(tmp_path: Path, small: bool) -> None:
     save_model(model, tmp_path / "with", small=small)
     assert load_model(tmp_path / "with").endings is None
     assert not (tmp_path / "with" / "endings.safetensors").exists()
+
+
+def test_each_frame_comes_with_the_actions_that_led_to_it_and_those_since() -> None:
+    reader = EndingReader(EndingConfig(frames=6), tokens=2, channels=3, action_size=1)
+    actions = torch.arange(1.0, 8.0).view(1, 7, 1)  # those that led to the six frames, and the one taken now
+    since = reader._actions_since(actions, torch.tensor([0, 2, 5]))[0]
+    assert since[0].tolist() == [3, 4, 5, 6, 7, 0, 0, 0, 0, 0]
+    assert since[1].tolist() == [1, 2, 3, 4, 5, 6, 7, 0, 0, 0]
+    assert since[2].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
+def test_frames_that_are_left_out_or_were_not_there_tell_nothing() -> None:
+    model = tiny_world()
+    reader = tiny_reader(model, frames=4)
+    tokens, channels = model.latent_shape
+    shown = torch.randn(2, 4, 2 * tokens * channels + 3, generator=torch.Generator().manual_seed(0))
+    action = F.one_hot(torch.tensor([0, 2]), 3).float()
+    changed = shown.clone()
+    changed[:, 1, : 2 * tokens * channels] += 1  # of age 2; the action that led there stays
+    torch.testing.assert_close(reader(changed, action, ages=[0, 1, 3]), reader(shown, action, ages=[0, 1, 3]))
+    assert not torch.allclose(reader(changed, action), reader(shown, action))
+    begun = shown.clone()
+    begun[:, :2] = 0
+    torch.testing.assert_close(reader(begun, action), reader(begun, action, ages=[0, 1]))
+
+
+def test_a_context_may_be_longer_than_what_the_dynamics_see() -> None:
+    model = tiny_world()
+    window = model.dynamics.config.window
+    tokens, channels = model.latent_shape
+    frames = window + 2
+    model.endings = tiny_reader(model, frames=frames)
+    latents = torch.randn(1, frames, tokens, channels, generator=torch.Generator().manual_seed(0))
+    actions, there = torch.arange(frames)[None] % 3, torch.ones(1, frames, dtype=torch.bool)
+    long = model.start(latents, actions, there, there, [row_generator(0)])
+    short = model.start(latents[:, 2:], actions[:, 2:], there[:, 2:], there[:, 2:], [row_generator(0)])
+    torch.testing.assert_close(long.belief, short.belief)
+    size = tokens * channels
+    torch.testing.assert_close(long.past[0, :, :size], latents[0, :-1].flatten(1))
+    assert not short.past[0, :2].any()
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(fuses: EpisodeStore, tmp_path: Path) -> None:

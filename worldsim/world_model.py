@@ -205,22 +205,25 @@ class WorldModel:
         present: Tensor,
         generators: Sequence[torch.Generator],
     ) -> WorldState:
-        """State after T real frames given as unit-scale latents (B, T, N, D), T from 1 to the window.
+        """State after T >= 1 real frames given as unit-scale latents (B, T, N, D).
+
+        The dynamics see the last of them, as many as their window takes; older ones serve whoever reads past frames.
 
         actions: (B, T[, A]), the action that led to each frame. has_action: bool (B, T), False at an episode's first
         frame. present: bool (B, T), False on the left where the history is shorter. generators: one per row (CPU).
         """
         batch, frames = present.shape
-        window = self.dynamics.config.window
-        if not 1 <= frames <= window:
-            raise ValueError(f"start takes 1 to {window} frames (the window), got {frames}")
+        if not frames:
+            raise ValueError("start needs at least one frame")
         if len(generators) != batch:
             raise ValueError(f"start needs a generator for each of {batch} rows, got {len(generators)}")
         has_action = (has_action & present).to(self.device)
         features = action_features(self.spec, actions).to(self.device) * has_action[..., None]
-        noise = self._draw(generators, frames)
+        seen = slice(-min(frames, self.dynamics.config.window), None)
+        noise = self._draw(generators, min(frames, self.dynamics.config.window))
         latents = latents.to(self.device)
-        state = self.dynamics.start(latents, features, has_action, present.to(self.device), noise)
+        shown_frames = present.to(self.device)[:, seen]
+        state = self.dynamics.start(latents[:, seen], features[:, seen], has_action[:, seen], shown_frames, noise)
         latents = latents.float()
         change = torch.zeros_like(latents)
         change[:, 1:] = (latents[:, 1:] - latents[:, :-1]) * has_action[:, 1:, None, None]

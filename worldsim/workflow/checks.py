@@ -193,9 +193,7 @@ def _check_rounds(config: RunConfig) -> None:
 def _check_fit(config: RunConfig) -> None:
     """Settings that limit each other."""
     dynamics = config.dynamics
-    window = dynamics.window
     frames = config.dream.context_frames
-    _require("dream.context_frames", frames, frames <= window, f"at most dynamics.window, which is {window}")
     expected = f"at most dream.context_frames, which is {frames}: dreams begin with the past that their context holds"
     shown, read = config.dream.feature_frames, config.endings.frames
     _require("dream.feature_frames", shown, shown <= frames, expected)
