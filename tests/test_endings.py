@@ -163,7 +163,7 @@ def test_it_is_saved_with_the_world_model(tmp_path: Path, small: bool) -> None:
 def test_each_frame_comes_with_the_actions_that_led_to_it_and_those_since() -> None:
     reader = EndingReader(EndingConfig(frames=6), tokens=2, channels=3, action_size=1)
     actions = torch.arange(1.0, 8.0).view(1, 7, 1)  # those that led to the six frames, and the one taken now
-    since = reader._actions_since(actions, torch.tensor([0, 2, 5]))[0]
+    since = reader.actions_since(actions, torch.tensor([0, 2, 5]))[0]
     assert since[0].tolist() == [3, 4, 5, 6, 7, 0, 0, 0, 0, 0]
     assert since[1].tolist() == [1, 2, 3, 4, 5, 6, 7, 0, 0, 0]
     assert since[2].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]

@@ -87,8 +87,8 @@ class EndingReader(nn.Module):
             nn.SiLU(),
         )
         size = tokens * TOKEN_OUTPUT + (ACTIONS_BEFORE + self.frames) * action_size + self.frames
+        self.hide = nn.Dropout(config.dropout / 2)
         self.read_frame = nn.Sequential(
-            nn.Dropout(config.dropout / 2),
             nn.Linear(size, WIDTH),
             nn.LayerNorm(WIDTH),
             nn.SiLU(),
@@ -116,20 +116,23 @@ class EndingReader(nn.Module):
         now. ages: of the frames to be read, 0 being the newest; None: all of `self.ages`.
         """
         asked = torch.tensor(self.ages if ages is None else list(ages), device=shown.device)
-        latents_and_change, led = shown.tensor_split([-self.action_size], dim=-1)
-        chosen = latents_and_change[:, self.frames - 1 - asked]  # (B, K, 2 N D)
+        read, inside = self.read_frames(shown, asked)
+        since = self.actions_since(torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1), asked)
+        age = F.one_hot(asked, self.frames).to(read).expand(len(read), -1, -1)
+        evidence = self.read_frame(self.hide(torch.cat([read, since, age], dim=-1))) * inside  # (B, K, EVIDENCE)
+        logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
+        return logits
+
+    def read_frames(self, shown: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
+        """The tokens of frames of some ages (K,), (B, K, N x TOKEN_OUTPUT), and whether they are there, (B, K, 1)."""
+        chosen = shown[:, self.frames - 1 - ages, : -self.action_size]  # (B, K, 2 N D)
         inside = (chosen != 0).any(-1, keepdim=True)
         numbers = chosen.unflatten(-1, (2, self.tokens, self.channels)).transpose(-3, -2)  # (B, K, N, 2, D)
         scaled = ((numbers.flatten(-2) - self.mean) / self.deviation).clamp(-INPUT_LIMIT, INPUT_LIMIT)
         place = self.place.expand(*scaled.shape[:-1], PLACE_WIDTH)
-        read = self.read_token(torch.cat([scaled, place], dim=-1)).flatten(-2)  # (B, K, N x TOKEN_OUTPUT)
-        since = self._actions_since(torch.cat([led, action[:, None]], dim=1), asked)
-        age = F.one_hot(asked, self.frames).to(read).expand(len(read), -1, -1)
-        evidence = self.read_frame(torch.cat([read, since, age], dim=-1)) * inside  # (B, K, EVIDENCE)
-        logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
-        return logits
+        return self.read_token(torch.cat([scaled, place], dim=-1)).flatten(-2), inside
 
-    def _actions_since(self, actions: Tensor, ages: Tensor) -> Tensor:
+    def actions_since(self, actions: Tensor, ages: Tensor) -> Tensor:
         """Of each age (K,) the actions that led to the frame and those since, (B, K, (ACTIONS_BEFORE + frames) A).
 
         actions: (B, frames + 1, A), the one that led to each frame, and the one taken now. The first after the frame

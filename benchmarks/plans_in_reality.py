@@ -1,0 +1,134 @@
+"""Nothing but plans: reality played by what the world model's reader of endings says of some simple plans.
+
+    python -m benchmarks.plans_in_reality runs/take_cover
+    python -m benchmarks.plans_in_reality MODEL --episodes 100 --seed 1000000 --out O
+
+No policy and no dream. At each step the reader says how likely each plan is to end the episode, from the real frames
+that it remembers (`worldsim.lookahead`): all plans that keep one action, or change it once. The first action of the
+least risky one is taken, and one that goes on as before is preferred by a little. What this scores is what the reader
+knows about the way out of danger. Discrete actions, and a model with a reader (`endings.steps`). OUT gets plans.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from worldsim import envs
+from worldsim.data.actions import action_features
+from worldsim.data.files import write_json
+from worldsim.errors import UserError
+from worldsim.evaluation.statistics import bootstrap_interval
+from worldsim.lookahead import plan_risks, simple_plans
+from worldsim.memory import keep_freed_memory
+from worldsim.rollouts import Action, play_many
+from worldsim.workflow.policies import SIDE_BY_SIDE
+from worldsim.workflow.reality import env_config
+from worldsim.workflow.showing import load_here, model_folder
+from worldsim.world_model import WorldModel, WorldState, row_generator
+
+PERSISTENCE = 0.002  # by so much less is what goes on as before held to risk: else noise decides where nothing flies
+DISCOUNT = 0.97
+
+
+class PlanningPolicy:
+    """A `BatchPolicy` that takes the first action of the least risky plan."""
+
+    name = "plans"
+
+    def __init__(self, model: WorldModel, steps: int) -> None:
+        """Raises UserError for a model without a reader of endings, and for actions that are not discrete."""
+        space = model.spec.gym_action_space()
+        if not isinstance(space, gym.spaces.Discrete):
+            raise UserError(f"{model.spec.id} has actions {space}: plans need discrete ones")
+        if model.endings is None:
+            raise UserError(
+                f"this world model of {model.spec.id} has no reader of endings: train it with endings.steps"
+            )
+        self._model, self._reader = model, model.endings
+        plans = simple_plans(int(space.n), steps)
+        self._first = plans[:, 0]
+        self._plans = action_features(model.spec, plans)
+        self._choices = int(space.n)
+        self._state: WorldState | None = None
+        self._playing = np.empty(0, np.int64)
+        self._last = np.empty(0, np.int64)
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin a new episode in each row."""
+        self._generators = [row_generator(seed) for seed in seeds]
+        self._state = None
+
+    def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
+        """The actions of the rows (P,) that still play, after their real frames (P, H, W, C)."""
+        shown = torch.from_numpy(frames)
+        if self._state is None:
+            self._state = self._model.start_episode(shown, [self._generators[row] for row in rows])
+            last = None
+        else:
+            kept = np.searchsorted(self._playing, rows)
+            last = torch.from_numpy(self._last[kept])
+            state = self._state.select_rows(torch.from_numpy(kept))
+            self._state, _ = self._model.observe(state, shown, last)
+        risks = self.risks(self._state)
+        if last is not None:
+            risks[torch.arange(len(risks)), last] -= PERSISTENCE
+        self._playing, self._last = rows, risks.argmin(1).numpy()
+        return [int(action) for action in self._last]
+
+    def risks(self, state: WorldState) -> Tensor:
+        """Of each action the risk of the best plan that begins with it, (B, actions)."""
+        remembered = torch.cat([state.past, state.shown[:, None]], dim=1)[:, -self._reader.frames :]
+        of_plans = plan_risks(self._reader, remembered, self._plans, DISCOUNT).cpu()
+        return torch.stack([of_plans[:, self._first == action].amin(1) for action in range(self._choices)], dim=1)
+
+
+def main() -> None:
+    """Play and print."""
+    arguments = _arguments()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    folder = model_folder(arguments.model)
+    model = load_here(folder)
+    model.stack_ages = ()  # nobody looks at decoded frames here
+    seeds = list(range(arguments.seed, arguments.seed + arguments.episodes))
+    with tqdm(total=len(seeds), desc="plans", unit="episode") as bar:
+        results = play_many(
+            partial(envs.make, env_config(model.spec, folder)),
+            partial(PlanningPolicy, model, arguments.steps),
+            seeds,
+            side_by_side=SIDE_BY_SIDE,
+            on_episode=lambda _: bar.update(),
+        )
+    returns = [result.total_reward for result in results]
+    low, high = bootstrap_interval(returns)
+    print(
+        f"plans of {arguments.steps} steps: {np.mean(returns):.0f} "
+        f"(95 % {low:.0f} to {high:.0f}, {len(seeds)} episodes from {arguments.seed} on)"
+    )
+    if arguments.out is not None:
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        write_json(arguments.out / "plans.json", {"steps": arguments.steps, "seed": arguments.seed, "returns": returns})
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model folder or a run folder")
+    parser.add_argument("--steps", type=int, default=12, help="of each plan (default: 12)")
+    parser.add_argument("--episodes", type=int, default=64, help="to be played (default: 64)")
+    parser.add_argument("--seed", type=int, default=2_000_000, help="of the first one (default: 2000000)")
+    parser.add_argument("--out", type=Path, help="folder for plans.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
