@@ -18,7 +18,7 @@ from worldsim.data.episode import Episode
 from worldsim.data.latents import LatentCache, encode_store
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.scale import LatentScale
-from worldsim.endings import EndingConfig, EndingLearner, EndingReader, _Steps
+from worldsim.endings import EndingConfig, EndingLearner, ReaderMember, _Steps
 from worldsim.model_folder import load_model, save_model
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
@@ -132,6 +132,26 @@ def test_a_step_tells_the_probability_that_the_network_foresees(actions: str) ->
     assert float(step.termination_probability.std()) > 0
 
 
+def test_several_members_tell_their_mean_probability() -> None:
+    model = tiny_world()
+    reader = tiny_reader(model, members=3)
+    tokens, channels = model.latent_shape
+    shown = torch.randn(4, 3, 2 * tokens * channels + 3, generator=torch.Generator().manual_seed(0))
+    action = F.one_hot(torch.arange(4) % 3, 3).float()
+    each = torch.stack([member(shown, action, reader.ages) for member in reader.members]).sigmoid().detach()
+    assert float(each.std(0).min()) > 0
+    torch.testing.assert_close(reader(shown, action).sigmoid(), each.mean(0))
+
+
+def test_members_learn_apart(fuses: EpisodeStore) -> None:
+    learner = learner_of(replace(QUICK, members=2), fuses)
+    for _ in range(QUICK.steps):
+        metrics = learner.update()
+    assert metrics["held_out_loss"] < 0.2 * metrics["held_out_constant"]
+    one, other = (dict(member.named_parameters()) for member in learner.reader.members)
+    assert not torch.allclose(one["logit.weight"], other["logit.weight"])
+
+
 def test_calibrated_logits_are_folded_in() -> None:
     model = tiny_world()
     reader = tiny_reader(model)
@@ -161,7 +181,7 @@ def test_it_is_saved_with_the_world_model(tmp_path: Path, small: bool) -> None:
 
 
 def test_each_frame_comes_with_the_actions_that_led_to_it_and_those_since() -> None:
-    reader = EndingReader(EndingConfig(frames=6), tokens=2, channels=3, action_size=1)
+    reader = ReaderMember(EndingConfig(frames=6), tokens=2, channels=3, action_size=1)
     actions = torch.arange(1.0, 8.0).view(1, 7, 1)  # those that led to the six frames, and the one taken now
     since = reader.actions_since(actions, torch.tensor([0, 2, 5]))[0]
     assert since[0].tolist() == [3, 4, 5, 6, 7, 0, 0, 0, 0, 0]

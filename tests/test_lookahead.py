@@ -18,7 +18,8 @@ def test_a_plan_risks_what_the_reader_says_step_by_step_of_the_frames_there_were
     model = tiny_world()
     tokens, channels = model.latent_shape
     size, frames, steps = 2 * tokens * channels + 3, 7, 9  # the last two steps lie beyond all that is remembered
-    reader = tiny_reader(model, frames=frames)
+    reader = tiny_reader(model, frames=frames, members=2)
+    reader.rescale(0.8, -0.3)
     generator = torch.Generator().manual_seed(0)
     shown = torch.randn(3, frames, size, generator=generator)
     shown[0, :4] = 0  # an episode that has just begun

@@ -94,12 +94,13 @@ def tiny_world(
     return WorldModel(spec, tokenizer, dynamics, contexts, training={"note": "random weights"})
 
 
-def tiny_reader(model: WorldModel, frames: int = 3) -> EndingReader:
+def tiny_reader(model: WorldModel, frames: int = 3, members: int = 1) -> EndingReader:
     """Random weights everywhere."""
     tokens, channels = model.latent_shape
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
-        reader = EndingReader(EndingConfig(steps=1, frames=frames), tokens, channels, model.dynamics.action_features)
+        config = EndingConfig(steps=1, frames=frames, members=members)
+        reader = EndingReader(config, tokens, channels, model.dynamics.action_features)
         for parameter in reader.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return reader.eval()

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
-from worldsim.dynamics.calibration import fit_logits, rescale_logits
+from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.scale import LatentScale
 from worldsim.optimization import set_learning_rate, warmup_cosine
 
@@ -45,12 +45,14 @@ class EndingConfig:
 
     steps: of training; 0: there is none, and the head of the dynamics foresees them. frames: how far it looks back, the
     newest included; of those older than four steps it reads every other. batch_size: steps of episodes in each training
-    step. ending_fraction: how many of them end an episode; the loss takes their true share. dropout: of what its last
+    step. members: networks that learn apart and whose mean counts; plans chosen by one alone are those that it errs
+    about. ending_fraction: how many of them end an episode; the loss takes their true share. dropout: of what its last
     layers read, much, since endings are few.
     """
 
     steps: int = 0
     frames: int = 16
+    members: int = 1
     batch_size: int = 256
     ending_fraction: float = 0.125
     learning_rate: float = 1e-3
@@ -64,16 +66,15 @@ def read_ages(frames: int) -> tuple[int, ...]:
     return tuple(age for age in range(frames) if age <= EVERY_AGE or age % 2 == 0)
 
 
-class EndingReader(nn.Module):
-    """The last frames and an action to the logit of an ending at the step that it makes."""
+class ReaderMember(nn.Module):
+    """The last frames and an action to the logit of an ending at the step that it makes: one opinion of several."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(self, config: EndingConfig, tokens: int, channels: int, action_size: int) -> None:
         super().__init__()
-        self.config, self.frames = config, config.frames
-        self.ages = read_ages(config.frames)
+        self.frames = config.frames
         self.tokens, self.channels, self.action_size = tokens, channels, action_size
         # Of a token's latents and their change, (2 D,), the same for all tokens.
         self.register_buffer("mean", torch.zeros(2 * channels))
@@ -108,14 +109,9 @@ class EndingReader(nn.Module):
         nn.init.normal_(self.place, std=0.5)
         nn.init.zeros_(self.logit.weight)
 
-    def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int] | None = None) -> Tensor:
-        """Logits (B,).
-
-        shown: (B, frames, 2 N D + A), of each of the last frames latents at unit scale, changes and the action that led
-        there, oldest first and 0 where there was none, as `WorldState.shown`. action: (B, A), features of the one taken
-        now. ages: of the frames to be read, 0 being the newest; None: all of `self.ages`.
-        """
-        asked = torch.tensor(self.ages if ages is None else list(ages), device=shown.device)
+    def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int]) -> Tensor:
+        """Logits (B,); see `EndingReader.forward`."""
+        asked = torch.tensor(list(ages), device=shown.device)
         read, inside = self.read_frames(shown, asked)
         since = self.actions_since(torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1), asked)
         age = F.one_hot(asked, self.frames).to(read).expand(len(read), -1, -1)
@@ -143,9 +139,44 @@ class EndingReader(nn.Module):
         places = first[:, None] + torch.arange(ACTIONS_BEFORE + self.frames, device=ages.device)
         return padded[:, places].flatten(2)
 
+
+class EndingReader(nn.Module):
+    """The last frames and an action to the logit of an ending at the step that it makes.
+
+    Its probability is the mean of its members', before scale and shift are applied to the logit.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, config: EndingConfig, tokens: int, channels: int, action_size: int) -> None:
+        super().__init__()
+        self.config, self.frames = config, config.frames
+        self.ages = read_ages(config.frames)
+        self.members = nn.ModuleList(ReaderMember(config, tokens, channels, action_size) for _ in range(config.members))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("shift", torch.zeros(()))
+
+    def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int] | None = None) -> Tensor:
+        """Logits (B,).
+
+        shown: (B, frames, 2 N D + A), of each of the last frames latents at unit scale, changes and the action that led
+        there, oldest first and 0 where there was none, as `WorldState.shown`. action: (B, A), features of the one taken
+        now. ages: of the frames to be read, 0 being the newest; None: all of `self.ages`.
+        """
+        asked = self.ages if ages is None else ages
+        return self.joined(torch.stack([member(shown, action, asked) for member in self.members]))
+
+    def joined(self, logits: Tensor) -> Tensor:
+        """The members' logits (M, ...) as one, (...)."""
+        ends, goes_on = F.logsigmoid(logits).logsumexp(0), F.logsigmoid(-logits).logsumexp(0)
+        return self.scale * (ends - goes_on) + self.shift
+
+    @torch.no_grad()
     def rescale(self, scale: float, shift: float) -> None:
         """From now on the logit is scale * logit + shift."""
-        rescale_logits(self.logit, scale, shift)
+        self.scale.mul_(scale)
+        self.shift.mul_(scale).add_(shift)
 
 
 class EndingLearner:
@@ -174,10 +205,11 @@ class EndingLearner:
             self.reader.parameters(), config.learning_rate, weight_decay=config.weight_decay
         )
         mean, deviation = self._train.moments(self._random)
-        self.reader.mean.copy_(mean)
-        self.reader.deviation.copy_(deviation)
         rate = float(self._train.terminated.mean())
-        nn.init.constant_(self.reader.logit.bias, float(np.log(max(rate, 1e-6) / max(1 - rate, 1e-6))))
+        for member in self._members:
+            member.mean.copy_(mean)
+            member.deviation.copy_(deviation)
+            nn.init.constant_(member.logit.bias, float(np.log(max(rate, 1e-6) / max(1 - rate, 1e-6))))
         self.step = 0
 
     def update(self) -> dict[str, float]:
@@ -191,23 +223,33 @@ class EndingLearner:
         )
         set_learning_rate([self._optimizer], learning_rate)
         self._optimizer.zero_grad(set_to_none=True)
-        chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
-        ages = self._some_ages()
-        shown, action, ended = self._train.read(chosen, self.config.frames, ages)
-        logits = self.reader.train()(shown, action, ages)
-        losses = F.binary_cross_entropy_with_logits(logits, ended, reduction="none")
-        loss = (losses * torch.from_numpy(weight).to(self.device)).mean()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.reader.parameters(), GRADIENT_CLIP)
+        self.reader.train()
+        told = [self._backward(member) for member in self._members]
         self._optimizer.step()
         self.reader.eval()
         self.step += 1
-        metrics = {"loss": float(loss.detach()), "learning_rate": learning_rate, "grad_norm": float(norm)}
+        loss, norm = np.mean(told, axis=0).tolist()
+        metrics = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
         if self.step == self.config.steps:
             metrics |= self._calibrate()
         if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
             metrics |= self.evaluate()
         return metrics
+
+    @property
+    def _members(self) -> list[ReaderMember]:
+        return cast(list[ReaderMember], list(self.reader.members))
+
+    def _backward(self, member: ReaderMember) -> tuple[float, float]:
+        """Gradients of a member on a batch of its own; its loss and the gradients' norm."""
+        chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
+        ages = self._some_ages()
+        shown, action, ended = self._train.read(chosen, self.config.frames, ages)
+        losses = F.binary_cross_entropy_with_logits(member(shown, action, ages), ended, reduction="none")
+        loss = (losses * torch.from_numpy(weight).to(self.device)).mean()
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(member.parameters(), GRADIENT_CLIP)
+        return float(loss.detach()), float(norm)
 
     def _some_ages(self) -> tuple[int, ...]:
         """Which frames a training step reads."""

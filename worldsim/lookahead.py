@@ -8,11 +8,13 @@ the dynamics lose cannot be lost. It foresees what is on its way already, and no
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldsim.endings import ACTIONS_BEFORE, EndingReader
+from worldsim.endings import ACTIONS_BEFORE, EndingReader, ReaderMember
 
 
 def simple_plans(choices: int, steps: int, changes: tuple[int, ...] = (1, 4)) -> Tensor:
@@ -39,47 +41,55 @@ def plan_risks(reader: EndingReader, shown: Tensor, plans: Tensor, discount: flo
     the actions. Steps beyond the oldest age that the reader knows risk nothing. discount: factor on the probability of
     each step, for each step before it: below 1, what comes later counts less.
     """
-    first, *others = reader.read_frame
-    assert isinstance(first, nn.Linear)
-    tokens, since, age_part = _split(first.weight, reader)
-    rows, frames, size = len(shown), reader.frames, reader.action_size
-    every_age = torch.arange(frames, device=shown.device)
-    read, inside = reader.read_frames(shown, every_age)  # by age
-    no_action = shown.new_zeros(rows, 1, size)
-    past = reader.actions_since(torch.cat([shown[..., -size:], no_action], dim=1), every_age)
-    fixed = read @ tokens.T + past @ since.T + first.bias  # (B, frames, width), by the age that a frame has now
-    slots = since.unflatten(1, (ACTIONS_BEFORE + frames, size))  # (width, slots, A)
-    alive = shown.new_ones(rows, len(plans))
+    members = [_Prepared(cast(ReaderMember, member), shown, plans) for member in reader.members]
+    alive = shown.new_ones(len(shown), len(plans))
     for step in range(plans.shape[1]):
-        then = torch.tensor([age for age in reader.ages if age >= step], dtype=torch.int64, device=shown.device)
-        if not len(then):
+        ages = [age for age in reader.ages if age >= step]
+        if not ages:
             break
-        now = then - step
-        planned = torch.stack([_planned(slots, plans[:, : step + 1], int(age)) for age in now], dim=1)  # (P, K, width)
-        known = fixed[:, now] - _forgotten(past[:, now], since, then, frames, size)
-        hidden = known[:, None] + planned + age_part[:, then].T
-        for layer in others:
-            hidden = layer(hidden)  # (B, P, K, evidence)
-        evidence = (hidden * inside[:, now][:, None]).sum(2)
-        ending = reader.logit(reader.judge(evidence))[..., 0].sigmoid()
+        ending = reader.joined(torch.stack([member.logits(step, ages) for member in members])).sigmoid()
         alive = alive * (1 - ending * discount**step)
     return 1 - alive
 
 
-def _split(weight: Tensor, reader: EndingReader) -> tuple[Tensor, Tensor, Tensor]:
-    """A first layer's weight by what it reads: tokens, actions and age."""
-    actions = (ACTIONS_BEFORE + reader.frames) * reader.action_size
-    return weight.split([weight.shape[1] - actions - reader.frames, actions, reader.frames], dim=1)
+class _Prepared:
+    """What a member's first layer makes of what is known, once for all plans and steps: it adds up what it reads."""
 
+    def __init__(self, member: ReaderMember, shown: Tensor, plans: Tensor) -> None:
+        self.member, self.plans = member, plans
+        first, *self.others = member.read_frame
+        assert isinstance(first, nn.Linear)
+        frames, size = member.frames, member.action_size
+        actions = (ACTIONS_BEFORE + frames) * size
+        parts = [first.in_features - actions - frames, actions, frames]
+        tokens, self.since, self.age = first.weight.split(parts, dim=1)
+        every_age = torch.arange(frames, device=shown.device)
+        read, self.inside = member.read_frames(shown, every_age)  # by the age that a frame has now, as all below
+        led_and_nothing = F.pad(shown[..., -size:], (0, 0, 0, 1))
+        self.past = member.actions_since(led_and_nothing, every_age)
+        self.known = read @ tokens.T + F.linear(self.past, self.since, first.bias)  # (B, frames, width)
 
-def _planned(slots: Tensor, plans: Tensor, age: int) -> Tensor:
-    """What the steps of plans (P, T, A) add for a frame that is `age` steps old now, (P, width)."""
-    begin = ACTIONS_BEFORE + age
-    return torch.einsum("pta,wta->pw", plans, slots[:, begin : begin + plans.shape[1]])
+    def logits(self, step: int, ages: list[int]) -> Tensor:
+        """Of an ending at a step of each plan, (B, P), from the frames that will have these ages then."""
+        then = torch.tensor(ages, device=self.known.device)
+        now = then - step
+        planned = torch.stack([self._planned(step, age) for age in now.tolist()], dim=1)  # (P, K, width)
+        hidden = (self.known[:, now] - self._forgotten(then, now))[:, None] + planned + self.age[:, then].T
+        for layer in self.others:
+            hidden = layer(hidden)  # (B, P, K, evidence)
+        evidence = (hidden * self.inside[:, now][:, None]).sum(2)
+        logits: Tensor = self.member.logit(self.member.judge(evidence))[..., 0]
+        return logits
 
+    def _planned(self, step: int, age: int) -> Tensor:
+        """What the plans' actions up to a step add for the frame of an age, (P, width)."""
+        size = self.member.action_size
+        begin = (ACTIONS_BEFORE + age) * size
+        taken = self.plans[:, : step + 1].flatten(1)
+        return F.linear(taken, self.since[:, begin : begin + taken.shape[1]])
 
-def _forgotten(past: Tensor, since: Tensor, then: Tensor, frames: int, size: int) -> Tensor:
-    """What actions before a frame add (B, K, width) that the reader will not be shown when the frame is `then` old."""
-    lost = (ACTIONS_BEFORE - (frames - then)).clamp(min=0) * size  # (K,) numbers
-    gone = torch.arange(past.shape[-1], device=past.device) < lost[:, None]
-    return F.linear(past * gone, since)
+    def _forgotten(self, then: Tensor, now: Tensor) -> Tensor:
+        """What actions before the frames add, (B, K, width), that will not be shown when the frames are older."""
+        lost = (ACTIONS_BEFORE - (self.member.frames - then)).clamp(min=0) * self.member.action_size  # (K,) numbers
+        gone = torch.arange(self.past.shape[-1], device=then.device) < lost[:, None]
+        return F.linear(self.past[:, now] * gone, self.since)

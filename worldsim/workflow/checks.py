@@ -58,6 +58,7 @@ AT_LEAST: dict[str, float] = {
     "dynamics.reward_bins": 2,
     "endings.steps": 0,
     "endings.frames": 1,
+    "endings.members": 1,
     "endings.batch_size": 1,
     "endings.weight_decay": 0,
     "endings.warmup_steps": 0,
