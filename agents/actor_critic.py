@@ -13,10 +13,18 @@ import torch
 from torch import Tensor
 
 from worldsim.agents.config import ActorCriticConfig, check_config, entropy_weight
-from worldsim.agents.errors import AgentConfigError
+from worldsim.agents.errors import AgentConfigError, fitting_checkpoint
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.returns import lambda_returns
-from worldsim.agents.rollout import Envs, EpisodeStatistics, Given, Rollout, check_autoreset, play_rollout
+from worldsim.agents.rollout import (
+    Envs,
+    EpisodeStatistics,
+    Given,
+    Rollout,
+    check_autoreset,
+    play_rollout,
+    reset_seed,
+)
 from worldsim.agents.values import ValueNetwork
 from worldsim.cuda_graphs import Recorder
 
@@ -294,7 +302,7 @@ class ActorCriticLearner:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`. Raises AgentConfigError if it comes from another network or agent."""
-        try:
+        with fitting_checkpoint():
             self.policy.load_state_dict(state["policy"])
             self.value.load_state_dict(state["value"])
             self.optimizer.load_state_dict(state["optimizer"])
@@ -302,15 +310,7 @@ class ActorCriticLearner:
             self.updates = int(state["updates"])
             self.returns_range = state["returns_range"].cpu()
             returns, lengths = state["episode_returns"], state["episode_lengths"]
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise AgentConfigError(f"The checkpoint belongs to another agent or other settings: {reason}") from error
         self._statistics = EpisodeStatistics(self.envs.num_envs)
         self._statistics.returns.extend(returns)
         self._statistics.lengths.extend(lengths)
         self._observations = None
-
-
-def reset_seed(seed: int, update: int) -> int:
-    """The seed for `envs.reset` at an update: a stable hash within [0, 2**31)."""
-    return int(np.random.SeedSequence([seed, update]).generate_state(1)[0]) >> 1

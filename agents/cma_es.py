@@ -21,7 +21,7 @@ from torch import Tensor
 
 from worldsim.agents.actions import ActionCoder
 from worldsim.agents.config import CmaEsConfig, check_cma_es
-from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
+from worldsim.agents.errors import AgentConfigError, UnusableSpaceError, fitting_checkpoint
 from worldsim.agents.networks import Inputs, NetworkSpec, PolicyNetwork, build_trunk, network_spec
 from worldsim.agents.rollout import Envs, check_autoreset
 from worldsim.agents.values import ValueNetwork
@@ -102,13 +102,10 @@ class CmaEsLearner:
 
         Raises AgentConfigError if it comes from another controller or other settings.
         """
-        try:
+        with fitting_checkpoint():
             self.policy.load_state_dict(state["policy"])
             settings = (state["seed"], state["sigma"], state["scores"].shape[1])
             start, scores = state["start"].numpy().copy(), state["scores"].numpy().copy()
-        except (KeyError, RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise AgentConfigError(f"The checkpoint belongs to another agent or other settings: {reason}") from error
         if settings != (own := (self.seed, self.config.sigma, self.config.population)):
             raise AgentConfigError(
                 "The checkpoint belongs to another agent or other settings: seed, sigma and population are "

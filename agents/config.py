@@ -68,11 +68,27 @@ class CmaEsConfig:
 
 
 @dataclass
+class DaggerConfig:
+    """Settings of `DaggerLearner`, beside horizon, epochs, minibatch_size, learning_rate, hidden and strides.
+
+    plan_steps: how far the plans look ahead that teach the policy; a world model's reader of endings knows nothing
+        beyond the steps that it remembers.
+    teacher_share: of the dreams that the plans play themselves, in [0, 1].
+    sharpness: an action that risks so much more than the least risky one is wanted e times less, above 0.
+    """
+
+    plan_steps: int = 12
+    teacher_share: float = 0.25
+    sharpness: float = 0.015
+
+
+@dataclass
 class AgentConfig(ActorCriticConfig):
-    """Settings of an agent: those of the actor-critic, and beside them which kind it is and those of CMA-ES."""
+    """Settings of an agent: those of the actor-critic, which kind it is, and those of the other kinds."""
 
     kind: str = "actor_critic"  # a key of worldsim.agents.learners.LEARNERS
     cma_es: CmaEsConfig = field(default_factory=CmaEsConfig)
+    dagger: DaggerConfig = field(default_factory=DaggerConfig)
 
 
 def check_cma_es(config: CmaEsConfig, num_envs: int) -> None:
@@ -89,6 +105,16 @@ def check_cma_es(config: CmaEsConfig, num_envs: int) -> None:
         raise AgentConfigError(
             f"cma_es.population is {config.population}, which must divide the number of rows, {num_envs}."
         )
+
+
+def check_dagger(config: DaggerConfig) -> None:
+    """Raise AgentConfigError for the first setting outside its range."""
+    if config.plan_steps < 1:
+        raise AgentConfigError(f"dagger.plan_steps must be at least 1, got {config.plan_steps}.")
+    if not 0 <= config.teacher_share <= 1:
+        raise AgentConfigError(f"dagger.teacher_share must be in [0, 1], got {config.teacher_share}.")
+    if not config.sharpness > 0:
+        raise AgentConfigError(f"dagger.sharpness must be above 0, got {config.sharpness}.")
 
 
 def check_config(config: ActorCriticConfig) -> None:

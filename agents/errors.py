@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class UnusableSpaceError(ValueError):
     """A vector env's spaces or settings do not fit what the agents can learn in."""
@@ -13,3 +16,13 @@ class AgentConfigError(ValueError):
 
 class PolicyFileError(ValueError):
     """A saved policy is missing, damaged, or not a policy at all."""
+
+
+@contextmanager
+def fitting_checkpoint() -> Iterator[None]:
+    """Raise AgentConfigError where a checkpoint does not fit what it is read into."""
+    try:
+        yield
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise AgentConfigError(f"The checkpoint belongs to another agent or other settings: {reason}") from error

@@ -9,7 +9,8 @@ import torch
 
 from worldsim.agents.actor_critic import ActorCriticLearner
 from worldsim.agents.cma_es import CmaEsLearner, import_cma
-from worldsim.agents.config import AgentConfig, check_cma_es, check_config
+from worldsim.agents.config import AgentConfig, check_cma_es, check_config, check_dagger
+from worldsim.agents.dagger import DaggerLearner
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.agents.rollout import Envs
@@ -50,6 +51,7 @@ def _cma_es(
 LEARNERS: dict[str, Callable[[AgentConfig, Envs, int, torch.device | str, torch.dtype], AgentLearner]] = {
     "actor_critic": ActorCriticLearner,
     "cma_es": _cma_es,
+    "dagger": DaggerLearner,
 }
 
 
@@ -62,6 +64,7 @@ def check_agent(config: AgentConfig, num_envs: int) -> None:
         import_cma()
     else:
         check_config(config)
+        check_dagger(config.dagger)
 
 
 def build_learner(

@@ -68,6 +68,11 @@ class EpisodeStatistics:
         self._lengths[ended] = 0
 
 
+def reset_seed(seed: int, update: int) -> int:
+    """The seed for `envs.reset` at an update: a stable hash within [0, 2**31)."""
+    return int(np.random.SeedSequence([seed, update]).generate_state(1)[0]) >> 1
+
+
 def check_autoreset(envs: Envs) -> None:
     """Raise UnusableSpaceError unless the vector env resets within the step that ends an episode (SAME_STEP)."""
     mode = envs.metadata.get("autoreset_mode")

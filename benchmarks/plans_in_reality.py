@@ -16,28 +16,21 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import gymnasium as gym
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 from tqdm import tqdm
 
 from worldsim import envs
-from worldsim.data.actions import action_features
+from worldsim.agents.dagger import preferred
 from worldsim.data.files import write_json
-from worldsim.errors import UserError
 from worldsim.evaluation.statistics import bootstrap_interval
-from worldsim.lookahead import plan_risks, simple_plans
 from worldsim.memory import keep_freed_memory
 from worldsim.rollouts import Action, play_many
 from worldsim.workflow.policies import SIDE_BY_SIDE
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel, WorldState, row_generator
-
-PERSISTENCE = 0.002  # by so much less is what goes on as before held to risk: else noise decides where nothing flies
-DISCOUNT = 0.97
 
 
 class PlanningPolicy:
@@ -46,19 +39,8 @@ class PlanningPolicy:
     name = "plans"
 
     def __init__(self, model: WorldModel, steps: int) -> None:
-        """Raises UserError for a model without a reader of endings, and for actions that are not discrete."""
-        space = model.spec.gym_action_space()
-        if not isinstance(space, gym.spaces.Discrete):
-            raise UserError(f"{model.spec.id} has actions {space}: plans need discrete ones")
-        if model.endings is None:
-            raise UserError(
-                f"this world model of {model.spec.id} has no reader of endings: train it with endings.steps"
-            )
-        self._model, self._reader = model, model.endings
-        plans = simple_plans(int(space.n), steps)
-        self._first = plans[:, 0]
-        self._plans = action_features(model.spec, plans)
-        self._choices = int(space.n)
+        """steps: of each plan."""
+        self._model, self._steps = model, steps
         self._state: WorldState | None = None
         self._playing = np.empty(0, np.int64)
         self._last = np.empty(0, np.int64)
@@ -73,23 +55,15 @@ class PlanningPolicy:
         shown = torch.from_numpy(frames)
         if self._state is None:
             self._state = self._model.start_episode(shown, [self._generators[row] for row in rows])
-            last = None
+            last = torch.full((len(rows),), -1)
         else:
             kept = np.searchsorted(self._playing, rows)
             last = torch.from_numpy(self._last[kept])
             state = self._state.select_rows(torch.from_numpy(kept))
             self._state, _ = self._model.observe(state, shown, last)
-        risks = self.risks(self._state)
-        if last is not None:
-            risks[torch.arange(len(risks)), last] -= PERSISTENCE
-        self._playing, self._last = rows, risks.argmin(1).numpy()
+        risks = self._model.action_risks(self._state, self._steps).cpu()
+        self._playing, self._last = rows, preferred(risks, last).numpy()
         return [int(action) for action in self._last]
-
-    def risks(self, state: WorldState) -> Tensor:
-        """Of each action the risk of the best plan that begins with it, (B, actions)."""
-        remembered = torch.cat([state.past, state.shown[:, None]], dim=1)[:, -self._reader.frames :]
-        of_plans = plan_risks(self._reader, remembered, self._plans, DISCOUNT).cpu()
-        return torch.stack([of_plans[:, self._first == action].amin(1) for action in range(self._choices)], dim=1)
 
 
 def main() -> None:

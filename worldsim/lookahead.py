@@ -16,6 +16,8 @@ from torch.nn import functional as F
 
 from worldsim.endings import ACTIONS_BEFORE, EndingReader, ReaderMember
 
+DISCOUNT = 0.97  # of what plans risk, a step: what comes sooner is surer
+
 
 def simple_plans(choices: int, steps: int, changes: tuple[int, ...] = (1, 4)) -> Tensor:
     """Plans int64 (P, steps) of discrete actions: all that keep one, and all that change it once, after so many steps.
@@ -31,6 +33,16 @@ def simple_plans(choices: int, steps: int, changes: tuple[int, ...] = (1, 4)) ->
         if first != then and after < steps
     ]
     return torch.tensor(sorted(plans))
+
+
+def action_risks(reader: EndingReader, shown: Tensor, plans: Tensor, features: Tensor) -> Tensor:
+    """Of each first action the risk of the best plan that begins with it, (B, actions); see `plan_risks`.
+
+    plans: int64 (P, H), of which each action begins at least one. features: of its actions, (P, H, A).
+    """
+    of_plans = plan_risks(reader, shown, features, DISCOUNT)
+    choices = int(plans[:, 0].max()) + 1
+    return torch.stack([of_plans[:, plans[:, 0] == choice].amin(1) for choice in range(choices)], dim=1)
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from worldsim.dynamics.protocol import Dynamics, DynamicsState, Outcome
 from worldsim.dynamics.recorded import RecordedSteps
 from worldsim.endings import EndingReader
 from worldsim.errors import UserError
+from worldsim.lookahead import action_risks, simple_plans
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import AnyTokenizer
 
@@ -276,6 +277,24 @@ class WorldModel:
         features = action_features(self.spec, actions).to(self.device)
         dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
         return self._advanced(state, dynamics, outcome, features)
+
+    def action_risks(self, state: WorldState, steps: int) -> Tensor:
+        """(B, actions), of each action how likely the best simple plan of so many steps that begins with it is to end
+        the episode, by what the reader of endings remembers: no frame is dreamt (`worldsim.lookahead`).
+
+        Raises UserError without such a reader, and for actions that are not discrete.
+        """
+        choices = self.spec.action_choices
+        if choices is None or self.spec.action_shape:
+            raise UserError(f"{self.spec.id} has actions {self.spec.action_space}: plans need discrete ones")
+        if self.endings is None:
+            raise UserError(
+                f"this world model of {self.spec.id} has no reader of endings: train one with endings.steps"
+            )
+        plans = simple_plans(choices[0], steps)
+        shown = torch.cat([state.past, state.shown[:, None]], dim=1)[:, -self.endings.frames :]
+        features = action_features(self.spec, plans).to(self.device)
+        return action_risks(self.endings, shown, plans.to(self.device), features)
 
     @torch.inference_mode()
     def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:

@@ -14,10 +14,10 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from tests.agents.vector_envs import BrightSide, Corridor, Lock, OneState, Target, TinyVectorEnv
-from worldsim.agents.actor_critic import ActorCriticLearner, reset_seed
+from worldsim.agents.actor_critic import ActorCriticLearner
 from worldsim.agents.config import ActorCriticConfig, entropy_weight
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
-from worldsim.agents.rollout import Rollout
+from worldsim.agents.rollout import Rollout, reset_seed
 
 SMALL: dict[str, Any] = {"hidden": [32, 32], "minibatch_size": 64}
 

@@ -133,6 +133,9 @@ def check_environment(config: RunConfig, spec: EnvSpec) -> None:
     if config.agent.kind == "actor_critic":
         held = not persistence or spec.action_choices is not None
         _require("agent.initial_persistence", persistence, held, f"0, because {spec.id} has no discrete actions")
+    if config.agent.kind == "dagger":
+        discrete = spec.action_choices is not None and not spec.action_shape
+        _require("agent.kind", "dagger", discrete, f"actor_critic, because {spec.id} has no discrete actions")
     if config.dream.stack_ages:
         try:
             seen_size(spec.frame_shape, config.agent.strides)
@@ -201,11 +204,15 @@ def _check_fit(config: RunConfig) -> None:
     ages = config.dream.stack_ages
     if ages:
         kind = config.agent.kind
-        _require("agent.kind", kind, kind == "actor_critic", "actor_critic, because dream.stack_ages shows it pictures")
+        seeing = "actor_critic or dagger, because dream.stack_ages shows it pictures"
+        _require("agent.kind", kind, kind != "cma_es", seeing)
         _require("dream.stack_ages", ages, min(ages) == 0, "0 among them, the current frame, and none below")
         _require("dream.stack_ages", ages, len(set(ages)) == len(ages), "each age once")
         _require("dream.stack_ages", ages, max(ages) < frames, f"less than dream.context_frames, which is {frames}")
     _require("endings.frames", read, not config.endings.steps or read <= frames, expected)
+    if config.agent.kind == "dagger":
+        steps = config.endings.steps
+        _require("endings.steps", steps, steps > 0, "above 0: agent.kind=dagger asks the reader of endings about plans")
     if dynamics.kind != "dit":
         distillation = dynamics.distillation_steps
         _require("dynamics.distillation_steps", distillation, not distillation, "0: only dynamics.kind=dit denoises")

@@ -21,7 +21,7 @@ from worldsim.training_log import METRICS
 MAIN_CURVES = {
     "tokenizer": ("loss", "psnr"),
     "dynamics": ("loss", "latent", "reward", "termination"),
-    "agent": ("return_at_start", "value_at_start", "entropy", "episode_length"),
+    "agent": ("return_at_start", "value_at_start", "entropy", "episode_length", "excess_risk"),
 }
 
 
