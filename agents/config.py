@@ -69,17 +69,24 @@ class CmaEsConfig:
 
 @dataclass
 class DaggerConfig:
-    """Settings of `DaggerLearner`, beside horizon, epochs, minibatch_size, learning_rate, hidden and strides.
+    """Settings of `DaggerLearner`, beside horizon, hidden and strides; those of the actor-critic do not count for it.
 
     plan_steps: how far the plans look ahead that teach the policy; a world model's reader of endings knows nothing
         beyond the steps that it remembers.
     teacher_share: of the dreams that the plans play themselves, in [0, 1].
     sharpness: an action that risks so much more than the least risky one is wanted e times less, above 0.
+    epochs, minibatch_size: passes over the moments of an update, and moments in a gradient step (an upper bound).
+    learning_rate, weight_decay, gradient_clip: of AdamW.
     """
 
     plan_steps: int = 12
     teacher_share: float = 0.25
     sharpness: float = 0.015
+    epochs: int = 8
+    minibatch_size: int = 256
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    gradient_clip: float = 1.0
 
 
 @dataclass
@@ -109,12 +116,16 @@ def check_cma_es(config: CmaEsConfig, num_envs: int) -> None:
 
 def check_dagger(config: DaggerConfig) -> None:
     """Raise AgentConfigError for the first setting outside its range."""
-    if config.plan_steps < 1:
-        raise AgentConfigError(f"dagger.plan_steps must be at least 1, got {config.plan_steps}.")
+    for name in ("plan_steps", "epochs", "minibatch_size"):
+        if getattr(config, name) < 1:
+            raise AgentConfigError(f"dagger.{name} must be at least 1, got {getattr(config, name)}.")
     if not 0 <= config.teacher_share <= 1:
         raise AgentConfigError(f"dagger.teacher_share must be in [0, 1], got {config.teacher_share}.")
-    if not config.sharpness > 0:
-        raise AgentConfigError(f"dagger.sharpness must be above 0, got {config.sharpness}.")
+    for name in ("sharpness", "learning_rate", "gradient_clip"):
+        if not getattr(config, name) > 0:
+            raise AgentConfigError(f"dagger.{name} must be above 0, got {getattr(config, name)}.")
+    if not config.weight_decay >= 0:
+        raise AgentConfigError(f"dagger.weight_decay must be 0 or more, got {config.weight_decay}.")
 
 
 def check_config(config: ActorCriticConfig) -> None:

@@ -72,8 +72,9 @@ class DaggerLearner:
         self.network.convolve_in(dtype)
         self.network.to(torch.device(device))
         self.policy = copy.deepcopy(self.network).requires_grad_(False)
+        learned = config.dagger
         self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, eps=config.adam_epsilon, weight_decay=0.01, fused=True
+            self.network.parameters(), lr=learned.learning_rate, weight_decay=learned.weight_decay, fused=True
         )
         self.updates = 0
 
@@ -141,20 +142,20 @@ class DaggerLearner:
             "decisive": float((excess.amax(1) >= CLEAR).float().mean()),
         }
         if by_policy.any():
-            parts = observations[by_policy].split(self.config.minibatch_size)
+            parts = observations[by_policy].split(self.config.dagger.minibatch_size)
             likeliest = torch.cat([self.policy(part).mode().cpu() for part in parts])
             metrics["excess_risk"] = float(excess[by_policy].gather(1, likeliest[:, None]).mean())
         return metrics
 
     def _learn(self, observations: Tensor, risks: Tensor) -> float:
         """Gradient steps over shuffled minibatches; the mean loss."""
-        config, device = self.config, observations.device
+        config, device = self.config.dagger, observations.device
         losses = []
         parts = -(-len(risks) // config.minibatch_size)
         for _ in range(config.epochs):
             for part in torch.randperm(len(risks), generator=self.generator).tensor_split(parts):
                 log_probs = self.network(observations[part.to(device)]).log_probs
-                loss = teaching_loss(log_probs, risks[part].to(device), config.dagger.sharpness)
+                loss = teaching_loss(log_probs, risks[part].to(device), config.sharpness)
                 self.optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)

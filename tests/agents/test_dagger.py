@@ -16,7 +16,8 @@ from worldsim.agents.dagger import PERSISTENCE, DaggerLearner, preferred, teachi
 from worldsim.agents.errors import AgentConfigError, UnusableSpaceError
 from worldsim.agents.learners import build_learner
 
-SMALL: dict[str, Any] = {"kind": "dagger", "horizon": 8, "hidden": [32], "minibatch_size": 64, "learning_rate": 3e-3}
+FAST: dict[str, Any] = {"epochs": 4, "minibatch_size": 64, "learning_rate": 3e-3}
+SMALL: dict[str, Any] = {"kind": "dagger", "horizon": 8, "hidden": [32], "dagger": DaggerConfig(**FAST)}
 
 
 class Lanes(TinyVectorEnv):
@@ -93,9 +94,9 @@ def test_the_loss_is_least_for_what_the_plans_want_and_quiet_moments_count_littl
 def test_who_cannot_be_taught_is_told_why() -> None:
     with pytest.raises(UnusableSpaceError, match="risk"):
         DaggerLearner(AgentConfig(**SMALL), Corridor(4))
-    for wrong in ({"plan_steps": 0}, {"teacher_share": 1.5}, {"sharpness": 0.0}):
+    for wrong in ({"plan_steps": 0}, {"teacher_share": 1.5}, {"sharpness": 0.0}, {"epochs": 0}, {"learning_rate": 0.0}):
         with pytest.raises(AgentConfigError, match=next(iter(wrong))):
-            DaggerLearner(AgentConfig(**SMALL, dagger=DaggerConfig(**wrong)), Lanes(4))
+            DaggerLearner(AgentConfig(**SMALL | {"dagger": DaggerConfig(**wrong)}), Lanes(4))
     learner = DaggerLearner(AgentConfig(**SMALL), Lanes(4))
     with pytest.raises(AgentConfigError, match="other"):
         learner.load_state_dict({"policy": {}})
