@@ -171,7 +171,7 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "dream.stack_ages=[0,-1]",
         "dream.stack_ages=[0] agent.kind=cma_es",
         "agent.kind=dagger endings.steps=0",
-        "agent.kind=dagger agent.dagger.plan_steps=0",
+        "agent.dagger.plan_steps=0 agent.kind=dagger",
         "dream.max_episode_steps=0",
         "dream.temperature=-1",
         "agent.horizon=0",
