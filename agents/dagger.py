@@ -205,8 +205,13 @@ def teaching_loss(log_probs: Tensor, risks: Tensor, sharpness: float) -> Tensor:
 
     sharpness: an action that risks so much more is wanted e times less. Moments at which actions differ weigh more.
     """
+    gaps = risks.amax(1) - risks.amin(1)
+    weight = (gaps / CLEAR).clamp(LEAST_WEIGHT, 1.0)
+    return (weight * teaching_losses(log_probs, risks, sharpness, RISK_WEIGHT)).sum() / weight.sum()
+
+
+def teaching_losses(log_probs: Tensor, risks: Tensor, sharpness: float, risk_weight: float) -> Tensor:
+    """The same of each moment, (B,), all alike. risk_weight: of the excess risk beside the cross-entropy."""
     excess = risks - risks.amin(1, keepdim=True)
-    weight = (excess.amax(1) / CLEAR).clamp(LEAST_WEIGHT, 1.0)
     wanted = (-excess / sharpness).softmax(1)
-    losses = -(wanted * log_probs).sum(1) + RISK_WEIGHT * (log_probs.exp() * excess).sum(1)
-    return (weight * losses).sum() / weight.sum()
+    return -(wanted * log_probs).sum(1) + risk_weight * (log_probs.exp() * excess).sum(1)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from worldsim import lookahead
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
@@ -78,15 +79,8 @@ def main() -> None:
 
 def simple_plans(actions: int, steps: int) -> list[list[int]]:
     """All plans of so many steps that keep one of the actions, or change once, after a third or a half of them."""
-    kept = [[action] * steps for action in range(actions)]
-    changed = [
-        [before] * after + [then] * (steps - after)
-        for before in range(actions)
-        for then in range(actions)
-        for after in (steps // 3, steps // 2)
-        if before != then
-    ]
-    return kept + changed
+    plans: list[list[int]] = lookahead.simple_plans(actions, steps, (steps // 3, steps // 2)).tolist()
+    return plans
 
 
 def deaths_within(

@@ -27,10 +27,10 @@ from worldsim.data.files import write_json
 from worldsim.evaluation.statistics import bootstrap_interval
 from worldsim.memory import keep_freed_memory
 from worldsim.rollouts import Action, play_many
-from worldsim.workflow.policies import SIDE_BY_SIDE
+from worldsim.workflow.policies import SIDE_BY_SIDE, Watcher
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
 
 
 class PlanningPolicy:
@@ -41,29 +41,21 @@ class PlanningPolicy:
     def __init__(self, model: WorldModel, steps: int) -> None:
         """steps: of each plan."""
         self._model, self._steps = model, steps
-        self._state: WorldState | None = None
-        self._playing = np.empty(0, np.int64)
-        self._last = np.empty(0, np.int64)
+        self._watcher = Watcher(model)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin a new episode in each row."""
         self._generators = [row_generator(seed) for seed in seeds]
-        self._state = None
+        self._last = torch.full((len(seeds),), -1)  # actions: none yet
+        self._watcher.reset()
 
     def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> Sequence[Action]:
         """The actions of the rows (P,) that still play, after their real frames (P, H, W, C)."""
-        shown = torch.from_numpy(frames)
-        if self._state is None:
-            self._state = self._model.start_episode(shown, [self._generators[row] for row in rows])
-            last = torch.full((len(rows),), -1)
-        else:
-            kept = np.searchsorted(self._playing, rows)
-            last = torch.from_numpy(self._last[kept])
-            state = self._state.select_rows(torch.from_numpy(kept))
-            self._state, _ = self._model.observe(state, shown, last)
-        risks = self._model.action_risks(self._state, self._steps).cpu()
-        self._playing, self._last = rows, preferred(risks, last).numpy()
-        return [int(action) for action in self._last]
+        last = self._last[rows]
+        state = self._watcher.watch(frames, rows, [self._generators[row] for row in rows], last.numpy())
+        chosen = preferred(self._model.action_risks(state, self._steps).cpu(), last)
+        self._last[rows] = chosen
+        return [int(action) for action in chosen]
 
 
 def main() -> None:

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from benchmarks.take_cover_ceiling import KNOWLEDGE, Planner, planner_of
 from worldsim import envs
+from worldsim.agents.dagger import teaching_losses
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.pictures import Pictures
 from worldsim.data.files import write_json
@@ -194,10 +195,7 @@ def teach(
 
 def loss_of(logits: Tensor, risks: Tensor) -> Tensor:
     """Cross-entropy to a soft choice of what risks least, and the expected excess risk. logits, risks: (B, A)."""
-    excess = risks - risks.amin(1, keepdim=True)
-    wanted = (-excess / SHARPNESS).softmax(1)
-    cross_entropy = -(wanted * logits.log_softmax(1)).sum(1).mean()
-    return cross_entropy + RISK_WEIGHT * (logits.softmax(1) * excess).sum(1).mean()
+    return teaching_losses(logits.log_softmax(1), risks, SHARPNESS, RISK_WEIGHT).mean()
 
 
 @torch.no_grad()

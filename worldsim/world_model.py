@@ -71,6 +71,11 @@ class WorldState:
         """Latents, change and action side by side, (B, 2 N D + A)."""
         return torch.cat([self.latents.flatten(1), self.change.flatten(1), self.action], dim=1)
 
+    @property
+    def remembered(self) -> Tensor:
+        """`shown` of the frames before and of the current one, oldest first, (B, F, 2 N D + A)."""
+        return torch.cat([self.past, self.shown[:, None]], dim=1)
+
     def with_generators(self, generators: Sequence[torch.Generator]) -> WorldState:
         """The same state, which goes on drawing from other generators (B)."""
         return replace(self, generators=tuple(generators))
@@ -292,7 +297,7 @@ class WorldModel:
                 f"this world model of {self.spec.id} has no reader of endings: train one with endings.steps"
             )
         plans = simple_plans(choices[0], steps)
-        shown = torch.cat([state.past, state.shown[:, None]], dim=1)[:, -self.endings.frames :]
+        shown = state.remembered[:, -self.endings.frames :]
         features = action_features(self.spec, plans).to(self.device)
         return action_risks(self.endings, shown, plans.to(self.device), features)
 
@@ -313,7 +318,7 @@ class WorldModel:
         self, state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
     ) -> tuple[WorldState, DreamStep]:
         """The state one frame after `state`, and what that step shows. action: (B, A) features."""
-        frames = torch.cat([state.past, state.shown[:, None]], dim=1)
+        frames = state.remembered
         if self.endings is not None:
             logits = self.endings(frames[:, -self.endings.frames :], action)
             outcome = replace(outcome, termination_probability=logits.sigmoid())

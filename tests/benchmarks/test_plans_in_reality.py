@@ -25,8 +25,9 @@ def test_a_row_acts_the_same_whoever_plays_beside_it_and_takes_what_risks_least(
     for t in (1, 2, 3):  # the first row has ended
         [_, acts] = together(frames[t, 1:], np.array([1, 2]))
         assert [acts] == alone(frames[t, 2:], np.array([0]))
-        assert alone._state is not None
-        risks = model.action_risks(alone._state, 3)
+        state = alone._watcher._state
+        assert state is not None
+        risks = model.action_risks(state, 3)
         assert acts == int(preferred(risks, torch.tensor([int(last)]))[0])
         last = acts
 

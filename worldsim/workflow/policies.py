@@ -38,6 +38,40 @@ class ObservationPolicy(Protocol):
         """The action after the observation of one row."""
 
 
+class Watcher:
+    """World states of episodes that are watched side by side, from their real frames."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self._model = model
+        self._playing = np.empty(0, np.int64)  # the rows of `_state`
+        self._state: WorldState | None = None
+
+    def reset(self) -> None:
+        """New episodes begin in all rows."""
+        self._state = None
+
+    def watch(
+        self,
+        frames: NDArray[np.uint8],
+        rows: NDArray[np.int64],
+        generators: Sequence[torch.Generator],
+        actions: NDArray[Any],
+    ) -> WorldState:
+        """The state of the rows (P,) that still play, ascending, after their frames (P, H, W, C).
+
+        generators: theirs, taken by the first call. actions: (P[, A]), those that led there, none at the first frames.
+        """
+        shown = torch.from_numpy(frames)
+        if self._state is None:
+            self._state = self._model.start_episode(shown, generators)
+        else:
+            if len(rows) < len(self._playing):
+                self._state = self._state.select_rows(torch.from_numpy(np.searchsorted(self._playing, rows)))
+            self._state, _ = self._model.observe(self._state, shown, torch.from_numpy(actions))
+        self._playing = rows
+        return self._state
+
+
 class DreamTrainedPolicy:
     """A `BatchPolicy` on what agents of a dream read, fed from real frames by the world model's `observe`.
 
@@ -56,28 +90,20 @@ class DreamTrainedPolicy:
         self.name = name
         self._model, self._make_policy, self._noise = model, make_policy, noise
         self._rows: list[_Row] = []
-        self._playing = np.empty(0, np.int64)  # the rows of `_state`
-        self._state: WorldState | None = None
+        self._watcher = Watcher(model)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin a new episode in each row; all that is random in it follows from its seed."""
         space = self._model.spec.gym_action_space()
         self._rows = [_Row(seed, self._make_policy(), space) for seed in seeds]
-        self._state = None
+        self._watcher.reset()
 
     def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
         """The actions of the rows (P,) that still play, ascending, after their real frames (P, H, W, C)."""
-        shown = torch.from_numpy(frames)
         playing = [self._rows[row] for row in rows]
-        if self._state is None:
-            self._state = self._model.start_episode(shown, [row.generator for row in playing])
-        else:
-            if len(rows) < len(self._playing):
-                self._state = self._state.select_rows(torch.from_numpy(np.searchsorted(self._playing, rows)))
-            actions = torch.from_numpy(np.stack([np.asarray(row.action) for row in playing]))
-            self._state, _ = self._model.observe(self._state, shown, actions)
-        self._playing = rows
-        observations = observe_state(self._model, self._state, self._model.agent_observation)
+        actions = np.stack([np.asarray(row.action) for row in playing])
+        state = self._watcher.watch(frames, rows, [row.generator for row in playing], actions)
+        observations = observe_state(self._model, state, self._model.agent_observation)
         each = zip(playing, observations, frames, strict=True)
         return [row.act(observation, frame, self._noise) for row, observation, frame in each]
 
