@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch
@@ -22,7 +23,7 @@ from worldsim.evaluation.panel import Thoughts
 from worldsim.evaluation.videos import agent_in_reality
 from worldsim.model_folder import load_model, save_model
 from worldsim.rollouts import play_side_by_side
-from worldsim.workflow.policies import DreamTrainedPolicy, load_dream_trained, thinking_agent
+from worldsim.workflow.policies import DreamTrainedPolicy, _Row, load_dream_trained, thinking_agent
 
 
 @pytest.mark.parametrize("actions", ACTION_SPACES)
@@ -42,6 +43,27 @@ def test_a_row_plays_as_it_would_alone(actions: str, noise: float) -> None:
         assert alone.frames is not None
         np.testing.assert_array_equal(row.frames, alone.frames)
         np.testing.assert_allclose(row.actions, alone.actions, atol=1e-4)
+
+
+@pytest.mark.parametrize("noise_steps", [1.0, 12.0])
+def test_noise_comes_in_spells(noise_steps: float) -> None:
+    row = _Row(0, Silent(), gym.spaces.Box(0, 1), noise=0.25, noise_steps=noise_steps)
+    frame = np.zeros((4, 4, 3), np.uint8)
+    noisy = np.array([row.act(np.zeros(1), frame) is not None for _ in range(40_000)])
+    assert noisy.mean() == pytest.approx(0.25, abs=0.02)
+    stretches = np.diff(np.flatnonzero(np.diff(noisy, prepend=False, append=False)))[::2]
+    begins = 0.25 / (noise_steps * 0.75 + 0.25)
+    assert stretches.mean() == pytest.approx(noise_steps / (1 - begins), rel=0.1)
+
+
+class Silent:
+    """A policy whose actions cannot be taken for random ones."""
+
+    def reset(self, seed: int) -> None:
+        pass
+
+    def act(self, observation: NDArray[Any]) -> Any:
+        return None
 
 
 @pytest.mark.parametrize("actions", ["discrete", "box"])

@@ -24,6 +24,7 @@ AT_LEAST: dict[str, float] = {
     "threads": 0,
     "checkpoint_seconds": 0,
     "collect.workers": 1,
+    "collect.noise_steps": 1,
     "tokenizer.patch": 1,
     "tokenizer.channels": 1,
     "tokenizer.width": 1,

@@ -76,7 +76,7 @@ class DreamTrainedPolicy:
     """A `BatchPolicy` on what agents of a dream read, fed from real frames by the world model's `observe`.
 
     make_policy: called once for each episode. noise: share of steps on which a sticky random action replaces the
-    policy's, for collection.
+    policy's, for collection. noise_steps: mean length of the spells in which they come.
     """
 
     def __init__(
@@ -85,17 +85,20 @@ class DreamTrainedPolicy:
         make_policy: Callable[[], ObservationPolicy],
         *,
         noise: float = 0.0,
+        noise_steps: float = 1.0,
         name: str = "dream-trained",
     ) -> None:
         self.name = name
-        self._model, self._make_policy, self._noise = model, make_policy, noise
+        self._model, self._make_policy = model, make_policy
+        self._noise, self._noise_steps = noise, noise_steps
         self._rows: list[_Row] = []
         self._watcher = Watcher(model)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin a new episode in each row; all that is random in it follows from its seed."""
         space = self._model.spec.gym_action_space()
-        self._rows = [_Row(seed, self._make_policy(), space) for seed in seeds]
+        spells = (self._noise, self._noise_steps)
+        self._rows = [_Row(seed, self._make_policy(), space, *spells) for seed in seeds]
         self._watcher.reset()
 
     def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
@@ -105,24 +108,31 @@ class DreamTrainedPolicy:
         state = self._watcher.watch(frames, rows, [row.generator for row in playing], actions)
         observations = observe_state(self._model, state, self._model.agent_observation)
         each = zip(playing, observations, frames, strict=True)
-        return [row.act(observation, frame, self._noise) for row, observation, frame in each]
+        return [row.act(observation, frame) for row, observation, frame in each]
 
 
 class _Row:
     """What an episode's actions are drawn from, and the last of them."""
 
-    def __init__(self, seed: int, policy: ObservationPolicy, space: gym.Space[Any]) -> None:
+    def __init__(
+        self, seed: int, policy: ObservationPolicy, space: gym.Space[Any], noise: float, noise_steps: float
+    ) -> None:
         self.generator = row_generator(seed)
         self.action: Action = 0
         self._policy, self._random_policy = policy, StickyRandom(space, "mixed")
         self._policy.reset(seed)
         self._random_policy.reset(seed)
         self._random = np.random.default_rng(seed)
+        self._in_spell = False
+        # How likely a spell begins where none goes on (one may follow another at once), so that their share is `noise`.
+        self._begins = noise / (noise_steps * (1 - noise) + noise)
+        self._goes_on = 1 - (1 - self._begins) / noise_steps
 
-    def act(self, observation: NDArray[Any], frame: NDArray[np.uint8], noise: float) -> Action:
+    def act(self, observation: NDArray[Any], frame: NDArray[np.uint8]) -> Action:
         action = self._policy.act(observation)
         random_action = self._random_policy(frame)
-        self.action = random_action if self._random.random() < noise else action
+        self._in_spell = self._random.random() < (self._goes_on if self._in_spell else self._begins)
+        self.action = random_action if self._in_spell else action
         return self.action
 
 
@@ -132,6 +142,7 @@ def load_dream_trained(
     *,
     greedy: bool = False,
     noise: float = 0.0,
+    noise_steps: float = 1.0,
     dtype: torch.dtype = torch.float32,
 ) -> DreamTrainedPolicy:
     """The policy in `policy_folder` on the world model in `model_folder`; for worker processes.
@@ -140,7 +151,8 @@ def load_dream_trained(
     """
     model = load_model(model_folder, dtype=dtype)
     network = load_fitting_policy(Path(policy_folder), model)
-    return DreamTrainedPolicy(model, partial(NetworkPolicy, network, greedy=greedy), noise=noise)
+    make_policy = partial(NetworkPolicy, network, greedy=greedy)
+    return DreamTrainedPolicy(model, make_policy, noise=noise, noise_steps=noise_steps)
 
 
 def load_fitting_policy(policy_folder: Path, model: WorldModel) -> PolicyNetwork:

@@ -78,6 +78,7 @@ def play_round(
             before.world_model,
             before.policy,
             noise=config.collect.policy_noise,
+            noise_steps=config.collect.noise_steps,
             dtype=dtype,
         )
         policy_name = f"dream-trained, round {round_number - 1}"
