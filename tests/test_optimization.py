@@ -7,7 +7,15 @@ import torch
 from torch import nn
 
 from worldsim.muon import Muon, orthogonal
-from worldsim.optimization import OPTIMIZERS, adamw, average_decay, average_weights, build_optimizers, warmup_cosine
+from worldsim.optimization import (
+    OPTIMIZERS,
+    adamw,
+    average_decay,
+    average_weights,
+    build_optimizers,
+    muon_and_adamw,
+    warmup_cosine,
+)
 
 
 def test_schedule_warms_up_and_decays_to_a_tenth() -> None:
@@ -37,6 +45,14 @@ def test_every_parameter_has_exactly_one_optimizer(name: str) -> None:
     optimizers = build_optimizers(name, model, 0.1, 0.0, torch.float32)
     held = [id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]]
     assert sorted(held) == sorted(id(parameter) for parameter in model.parameters())
+
+
+def test_muon_takes_the_matrices_of_the_modules_that_are_named() -> None:
+    model = nn.ModuleDict({"read": nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2)), "reader": nn.Linear(4, 2)})
+    muon, others = muon_and_adamw(model, 0.1, 0.0, torch.float32, hidden=["read"])
+    shapes = [tuple(p.shape) for group in muon.param_groups for p in group["params"]]
+    assert shapes == [(3, 4), (2, 3)]
+    assert sum(len(group["params"]) for group in others.param_groups) == 4
 
 
 def test_the_average_begins_as_a_mean_and_ends_as_a_moving_average() -> None:

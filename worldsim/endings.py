@@ -28,7 +28,7 @@ from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.scale import LatentScale
-from worldsim.optimization import set_learning_rate, warmup_cosine
+from worldsim.optimization import muon_and_adamw, set_learning_rate, warmup_cosine
 
 PLACE_WIDTH, TOKEN_WIDTH, TOKEN_OUTPUT, WIDTH, EVIDENCE = 16, 128, 48, 256, 128
 ACTIONS_BEFORE = 4  # the actions that led to a frame tell how fast the player moved there
@@ -36,6 +36,7 @@ EVERY_AGE = 4  # up to this age all frames are read, beyond it every other
 ALL_FRAMES, FEWEST_LEFT, MOST_LEFT = 0.25, 1, 5  # share of training steps that read all frames; how many the others do
 INPUT_LIMIT, LEAST_DEVIATION = 5.0, 0.01
 GRADIENT_CLIP = 1.0
+HIDDEN = ("read_token", "read_frame", "judge")  # whose matrices Muon trains
 HELD_OUT_EVERY, HELD_OUT_BATCH = 250, 512
 
 
@@ -55,7 +56,7 @@ class EndingConfig:
     members: int = 1
     batch_size: int = 256
     ending_fraction: float = 0.125
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     weight_decay: float = 0.05
     warmup_steps: int = 100
     dropout: float = 0.5
@@ -201,8 +202,8 @@ class EndingLearner:
         self._train = _Steps(store, latents, scale, store.indices("train"), self.device)
         self._held_out = _Steps(store, latents, scale, held_out, self.device) if len(held_out) else None
         self._random = np.random.default_rng(seed)
-        self._optimizer = torch.optim.AdamW(
-            self.reader.parameters(), config.learning_rate, weight_decay=config.weight_decay
+        self._optimizers = muon_and_adamw(
+            self.reader, config.learning_rate, config.weight_decay, torch.float32, hidden=HIDDEN
         )
         mean, deviation = self._train.moments(self._random)
         rate = float(self._train.terminated.mean())
@@ -221,11 +222,12 @@ class EndingLearner:
         learning_rate = self.config.learning_rate * warmup_cosine(
             self.step, self.config.warmup_steps, self.config.steps
         )
-        set_learning_rate([self._optimizer], learning_rate)
-        self._optimizer.zero_grad(set_to_none=True)
+        set_learning_rate(self._optimizers, learning_rate)
+        self.reader.zero_grad(set_to_none=True)
         self.reader.train()
         told = [self._backward(member) for member in self._members]
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self.reader.eval()
         self.step += 1
         loss, norm = np.mean(told, axis=0).tolist()
@@ -292,7 +294,7 @@ class EndingLearner:
         return {
             "step": self.step,
             "reader": self.reader.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             "random": self._random.bit_generator.state,
         }
 
@@ -300,7 +302,8 @@ class EndingLearner:
         """The inverse of `state_dict`."""
         self.reader.load_state_dict(state["reader"])
         self.reader.eval()
-        self._optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         self._random.bit_generator.state = state["random"]
         self.step = int(state["step"])
 

@@ -40,14 +40,19 @@ def adamw(model: nn.Module, learning_rate: float, weight_decay: float) -> list[t
 
 
 def muon_and_adamw(
-    model: nn.Module, learning_rate: float, weight_decay: float, dtype: torch.dtype
+    model: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    dtype: torch.dtype,
+    hidden: Sequence[str] = ("blocks",),
 ) -> list[torch.optim.Optimizer]:
-    """Muon (Jordan et al. 2024) for the matrices of hidden layers named "blocks", AdamW for everything else.
+    """Muon (Jordan et al. 2024) for the matrices of the modules named in `hidden`, AdamW for everything else.
 
     Muon's steps are scaled to AdamW's root mean square, so one learning rate serves both.
     """
     named = list(model.named_parameters())
-    matrices = [parameter for name, parameter in named if parameter.ndim == 2 and "blocks." in name]
+    inside = {name for name, _ in named if set(hidden) & set(name.split("."))}
+    matrices = [parameter for name, parameter in named if parameter.ndim == 2 and name in inside]
     chosen = {id(parameter) for parameter in matrices}
     rest = [parameter for _, parameter in named if id(parameter) not in chosen]
     return [
