@@ -22,7 +22,7 @@ class CollectConfig:
     # Options for `env.reset` in round 0, such as a wider range of first states: random play alone goes few places.
     reset_options: dict[str, float] = field(default_factory=dict)
     policy_noise: float = 0.1  # later rounds: share of steps with a sticky random action instead of the policy's
-    # These steps come in spells of this mean length: long ones show what plans lead to where the policy gets to.
+    # Mean length of the spells in which these steps come: long ones show what plans lead to where the policy gets to.
     noise_steps: float = 1.0
     held_out_fraction: float = 0.1  # of episodes, never trained on
     # Where the env looks alike in a mirror: for each action the one that it becomes there, as [0, 2, 1] for none, right
