@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from benchmarks.take_cover_ceiling import REACH, TICS, Fireball, fireballs_of, paths
+from benchmarks.take_cover_ceiling import TICS, Fireball, fireballs_of, passes, paths
 from worldsim import envs
 from worldsim.agents.policies import NetworkPolicy
 from worldsim.data.actions import action_features
@@ -80,14 +80,8 @@ def pick(judged: Judged) -> tuple[float, float]:
 
 def nearest(places: Floats, position: float, fireballs: list[Fireball]) -> Floats:
     """How near a fireball comes on each path (P, T) of a player who is at `position`, (P,); inf where none passes."""
-    tics = np.arange(1, places.shape[1] + 1)
-    gaps = np.full(len(places), np.inf)
-    for ball in fireballs:
-        beside = np.abs(ball.ahead + ball.speed_ahead * tics) < REACH
-        if beside.any():
-            there = position + ball.left + ball.speed_left * tics[beside]
-            gaps = np.minimum(gaps, np.abs(places[:, beside] - there).min(1))
-    return gaps
+    gaps = [gap for _, gap in passes(places, position, fireballs)]
+    return np.min(gaps, axis=0) if gaps else np.full(len(places), np.inf)
 
 
 def play(

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,20 +73,26 @@ def paths(directions: NDArray[np.int64], position: float, speed: float) -> Float
     return places
 
 
+def passes(places: Floats, position: float, fireballs: Sequence[Fireball]) -> Iterator[tuple[int, Floats]]:
+    """Of each fireball that comes beside a player who is at `position` now: from which tic on (0: the next), and how
+    near it then comes on each path (P, T), (P,).
+    """
+    tics = np.arange(1, places.shape[1] + 1)
+    for ball in fireballs:
+        beside = np.flatnonzero(np.abs(ball.ahead + ball.speed_ahead * tics) < REACH)
+        if len(beside):
+            there = position + ball.left + ball.speed_left * tics[beside]
+            yield int(beside[0]), np.abs(places[:, beside] - there).min(1)
+
+
 def costs(places: Floats, position: float, fireballs: list[Fireball]) -> Floats:
     """What each path (P, T) risks, (P,): about the number of hits, sooner ones counting more."""
-    tics = np.arange(1, places.shape[1] + 1)
     # Fireballs are thrown at where the player is: who moves is missed. At a wall half of the room is out of view.
     still = np.abs(np.diff(places, axis=1)) < 2
     cornered = (places < WALLS[0] + MARGIN * 2) | (places > WALLS[1] - MARGIN * 2)
     total: Floats = 0.02 * still.mean(1) + 0.02 * cornered.mean(1)
-    for ball in fireballs:
-        beside = np.flatnonzero(np.abs(ball.ahead + ball.speed_ahead * tics) < REACH)
-        if not len(beside):
-            continue
-        there = position + ball.left + ball.speed_left * tics[beside]
-        gap = np.abs(places[:, beside] - there).min(1)
-        total += np.clip((REACH + MARGIN - gap) / MARGIN, 0, 1) * 0.97 ** (beside[0] / TICS)
+    for first, gap in passes(places, position, fireballs):
+        total += np.clip((REACH + MARGIN - gap) / MARGIN, 0, 1) * 0.97 ** (first / TICS)
         total += 0.02 * np.clip((REACH + 4 * MARGIN - gap) / (3 * MARGIN), 0, 1)
     return total
 

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from benchmarks.take_cover_ceiling import REACH, TICS, Fireball, fireballs_of, paths
+from benchmarks.take_cover_ceiling import REACH, TICS, Fireball, fireballs_of, passes, paths
 from worldsim import envs
 from worldsim.data.store import EpisodeStore
 from worldsim.envs.config import EnvConfig
@@ -96,14 +96,8 @@ def play_again(env: Env, store: EpisodeStore, episode: int, meanings: list[str],
 def hits(player: Any, fireballs: Sequence[Fireball], taken: list[str]) -> bool:
     """Whether one of the fireballs comes within reach of a player who takes these actions."""
     directions = np.array([[{"left": 1, "right": -1}.get(name, 0) for name in taken]])
-    [places] = paths(directions, player.position_y, player.velocity_y)
-    tics = np.arange(1, len(places) + 1)
-    for ball in fireballs:
-        beside = np.abs(ball.ahead + ball.speed_ahead * tics) < REACH
-        gap = np.abs(places - (player.position_y + ball.left + ball.speed_left * tics))
-        if (gap[beside] < REACH).any():
-            return True
-    return False
+    places = paths(directions, player.position_y, player.velocity_y)
+    return any(gap[0] < REACH for _, gap in passes(places, player.position_y, fireballs))
 
 
 def _arguments() -> argparse.Namespace:
