@@ -71,15 +71,12 @@ class CmaEsConfig:
 class DaggerConfig:
     """Settings of `DaggerLearner`, beside horizon, hidden and strides; those of the actor-critic do not count for it.
 
-    plan_steps: how far the plans look ahead that teach the policy; a world model's reader of endings knows nothing
-        beyond the steps that it remembers.
     teacher_share: of the dreams that the plans play themselves, in [0, 1].
     sharpness: an action that risks so much more than the least risky one is wanted e times less, above 0.
     epochs, minibatch_size: passes over the moments of an update, and moments in a gradient step (an upper bound).
     learning_rate, weight_decay, gradient_clip: of AdamW.
     """
 
-    plan_steps: int = 12
     teacher_share: float = 0.25
     sharpness: float = 0.015
     epochs: int = 8
@@ -116,7 +113,7 @@ def check_cma_es(config: CmaEsConfig, num_envs: int) -> None:
 
 def check_dagger(config: DaggerConfig) -> None:
     """Raise AgentConfigError for the first setting outside its range."""
-    for name in ("plan_steps", "epochs", "minibatch_size"):
+    for name in ("epochs", "minibatch_size"):
         if getattr(config, name) < 1:
             raise AgentConfigError(f"dagger.{name} must be at least 1, got {getattr(config, name)}.")
     if not 0 <= config.teacher_share <= 1:

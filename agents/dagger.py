@@ -37,8 +37,8 @@ AVERAGE_DECAY = 0.99
 class TeachingEnvs(Protocol):
     """A vector env, as `DreamVectorEnv`, that says what actions risk."""
 
-    def action_risks(self, steps: int) -> Tensor:
-        """(num_envs, actions), where each row stands, of each action the risk of the best plan of so many steps."""
+    def action_risks(self) -> Tensor:
+        """(num_envs, actions), where each row stands, of each action the risk of the best plan that begins with it."""
 
 
 class DaggerLearner:
@@ -121,7 +121,7 @@ class DaggerLearner:
             with torch.no_grad():
                 actions = self.network(observations).mode().cpu()
             if step % LABEL_EVERY == 0:
-                risks = self.teacher.action_risks(settings.plan_steps).cpu()
+                risks = self.teacher.action_risks().cpu()
                 kept.append((observations, risks))
                 choice = preferred(risks, last)
             actions = torch.where(taught, choice, actions)

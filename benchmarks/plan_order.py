@@ -1,10 +1,10 @@
-"""Does the reader of endings know which of several plans a fireball would hit? The engine of Take Cover does.
+"""Does the reader of plans know which of several ones a fireball would hit? The engine of Take Cover does.
 
     python -m benchmarks.plan_order runs/take_cover
     python -m benchmarks.plan_order MODEL --episodes 100 --steps 6
 
 The model's own policy plays reality. At every fourth step each of some simple plans is judged twice: by the reader,
-from the frames that it remembers, and by the engine's list of fireballs, as near as one of them would come. Minutes of
+from the last frames, and by the engine's list of fireballs, as near as one of them would come. Minutes of
 this tell two readers apart that hours of episodes do not (a mean of 64 returns has a standard error of 50).
 
     order   how often the reader holds the deadly one of two plans for the riskier; 0.5 is a guess. In brackets among
@@ -28,9 +28,8 @@ from tqdm import tqdm
 from benchmarks.take_cover_ceiling import TICS, Fireball, fireballs_of, passes, paths
 from worldsim import envs
 from worldsim.agents.policies import NetworkPolicy
-from worldsim.data.actions import action_features
 from worldsim.errors import UserError
-from worldsim.lookahead import DISCOUNT, plan_risks, simple_plans
+from worldsim.lookahead import simple_plans
 from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import load_model
 from worldsim.observations import observe_state
@@ -88,10 +87,8 @@ def play(
     model: WorldModel, policy: NetworkPolicy, env: Env, seed: int, plans: torch.Tensor, meanings: list[str]
 ) -> Judged:
     """One real episode of the policy, and what reader and engine say of the plans (P, H) on its way."""
-    assert model.endings is not None
     game, met, watcher, generator = env.get_wrapper_attr("game"), set[int](), Watcher(model), row_generator(seed)
     directions = np.array([{"left": 1, "right": -1}.get(name, 0) for name in meanings])[plans.numpy()]
-    features = action_features(model.spec, plans)
     row, risks, gaps = np.zeros(1, np.int64), [], []
     frame, _ = env.reset(seed=seed)
     policy.reset(seed)
@@ -101,8 +98,7 @@ def play(
         state = watcher.watch(frame[None], row, [generator], np.array([action]))
         player, fireballs = fireballs_of(game, met)
         if step >= FIRST and step % EVERY == 0:
-            shown = state.remembered[:, -model.endings.frames :]
-            risks.append(plan_risks(model.endings, shown, features, DISCOUNT)[0].numpy())
+            risks.append(model.plan_risks(state, plans)[0].numpy())
             places = paths(directions, player.position_y, player.velocity_y)
             gaps.append(nearest(places, player.position_y, fireballs["all"]))
         action = policy.act(observe_state(model, state, model.agent_observation)[0])
@@ -120,10 +116,13 @@ def main() -> None:
     folder = model_folder(arguments.model)
     model = load_model(folder)
     config = env_config(model.spec, folder)
-    if config.id != "VizdoomTakeCover-v1" or model.endings is None or config.frame_skip != TICS:
+    if config.id != "VizdoomTakeCover-v1" or model.plans is None or config.frame_skip != TICS:
         raise UserError(
-            f"{arguments.model}: expected a model of Take Cover at frame skip {TICS} with a reader of endings"
+            f"{arguments.model}: expected a model of Take Cover at frame skip {TICS} with a reader of plans"
         )
+    horizon = model.plans.config.horizon
+    if not 1 <= arguments.steps <= horizon:
+        raise UserError(f"--steps {arguments.steps}: expected 1 to {horizon}, as far as this reader of plans looks")
     policy = NetworkPolicy(load_fitting_policy(folder / "policy", model), greedy=True)
     env = envs.make(config)
     env.get_wrapper_attr("game").set_objects_info_enabled(True)

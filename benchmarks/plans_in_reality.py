@@ -1,12 +1,13 @@
-"""Nothing but plans: reality played by what the world model's reader of endings says of some simple plans.
+"""Nothing but plans: reality played by what the world model's reader of plans says of some simple ones.
 
     python -m benchmarks.plans_in_reality runs/take_cover
     python -m benchmarks.plans_in_reality MODEL --episodes 100 --seed 1000000 --out O
 
-No policy and no dream. At each step the reader says how likely each plan is to end the episode, from the real frames
-that it remembers (`worldsim.lookahead`): all plans that keep one action, or change it once. The first action of the
-least risky one is taken, and one that goes on as before is preferred by a little. What this scores is what the reader
-knows about the way out of danger. Discrete actions, and a model with a reader (`endings.steps`). OUT gets plans.json.
+No policy and no dream. At each step the reader says how likely each plan is to end the episode, from the last frames
+as the tokenizer draws them (`worldsim.plan_reader`): all plans that keep one action, or change it once. The first
+action of the least risky one is taken, and one that goes on as before is preferred by a little. What this scores is
+what the reader knows about the way out of danger. Discrete actions, and a model with a reader (`plans.steps`). OUT gets
+plans.json.
 """
 
 from __future__ import annotations
@@ -38,9 +39,8 @@ class PlanningPolicy:
 
     name = "plans"
 
-    def __init__(self, model: WorldModel, steps: int) -> None:
-        """steps: of each plan."""
-        self._model, self._steps = model, steps
+    def __init__(self, model: WorldModel) -> None:
+        self._model = model
         self._watcher = Watcher(model)
 
     def reset(self, seeds: Sequence[int]) -> None:
@@ -53,7 +53,7 @@ class PlanningPolicy:
         """The actions of the rows (P,) that still play, after their real frames (P, H, W, C)."""
         last = self._last[rows]
         state = self._watcher.watch(frames, rows, [self._generators[row] for row in rows], last.numpy())
-        chosen = preferred(self._model.action_risks(state, self._steps).cpu(), last)
+        chosen = preferred(self._model.action_risks(state).cpu(), last)
         self._last[rows] = chosen
         return [int(action) for action in chosen]
 
@@ -65,12 +65,11 @@ def main() -> None:
     keep_freed_memory()
     folder = model_folder(arguments.model)
     model = load_here(folder)
-    model.stack_ages = ()  # nobody looks at decoded frames here
     seeds = list(range(arguments.seed, arguments.seed + arguments.episodes))
     with tqdm(total=len(seeds), desc="plans", unit="episode") as bar:
         results = play_many(
             partial(envs.make, env_config(model.spec, folder)),
-            partial(PlanningPolicy, model, arguments.steps),
+            partial(PlanningPolicy, model),
             seeds,
             side_by_side=SIDE_BY_SIDE,
             on_episode=lambda _: bar.update(),
@@ -78,18 +77,16 @@ def main() -> None:
     returns = [result.total_reward for result in results]
     low, high = bootstrap_interval(returns)
     print(
-        f"plans of {arguments.steps} steps: {np.mean(returns):.0f} "
-        f"(95 % {low:.0f} to {high:.0f}, {len(seeds)} episodes from {arguments.seed} on)"
+        f"plans: {np.mean(returns):.0f} (95 % {low:.0f} to {high:.0f}, {len(seeds)} episodes from {arguments.seed} on)"
     )
     if arguments.out is not None:
         arguments.out.mkdir(parents=True, exist_ok=True)
-        write_json(arguments.out / "plans.json", {"steps": arguments.steps, "seed": arguments.seed, "returns": returns})
+        write_json(arguments.out / "plans.json", {"seed": arguments.seed, "returns": returns})
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder or a run folder")
-    parser.add_argument("--steps", type=int, default=12, help="of each plan (default: 12)")
     parser.add_argument("--episodes", type=int, default=64, help="to be played (default: 64)")
     parser.add_argument("--seed", type=int, default=2_000_000, help="of the first one (default: 2000000)")
     parser.add_argument("--out", type=Path, help="folder for plans.json")

@@ -14,6 +14,7 @@ from worldsim.data.episode import EnvSpec
 from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.endings import EndingConfig, EndingReader
+from worldsim.plan_reader import PlanConfig, PlanReader
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import build_tokenizer, code_vectors
 from worldsim.tokenizers.config import TokenizerConfig
@@ -101,6 +102,17 @@ def tiny_reader(model: WorldModel, frames: int = 3, members: int = 1) -> EndingR
         torch.manual_seed(5)
         config = EndingConfig(steps=1, frames=frames, members=members)
         reader = EndingReader(config, tokens, channels, model.dynamics.action_features)
+        for parameter in reader.parameters():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return reader.eval()
+
+
+def tiny_plan_reader(model: WorldModel, members: int = 1) -> PlanReader:
+    """Random weights everywhere; plans of up to 5 steps."""
+    config = PlanConfig(1, horizon=5, ages=[0, 2], actions_before=3, strides=[[4, 2], [4, 4]], members=members)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(6)
+        reader = PlanReader(config, model.spec.frame_shape, model.dynamics.action_features)
         for parameter in reader.parameters():
             torch.nn.init.normal_(parameter, std=0.3)
     return reader.eval()

@@ -203,11 +203,11 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         """Close the window."""
         self._window.close()
 
-    def action_risks(self, steps: int) -> Tensor:
+    def action_risks(self) -> Tensor:
         """(num_envs, actions), what each action risks where the rows stand; see `WorldModel.action_risks`."""
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before action_risks()")
-        return self.model.action_risks(self._state, steps)
+        return self.model.action_risks(self._state)
 
     def save_state(self) -> dict[str, Any]:
         """A copy of everything the dreams go on from, to branch or rewind with `load_state`."""

@@ -3,6 +3,7 @@
 FOLDER/config.json            format version, environment, settings of tokenizer and dynamics, training figures
 FOLDER/tokenizer.safetensors  FOLDER/dynamics.safetensors  FOLDER/start_contexts.safetensors
 FOLDER/endings.safetensors    where a network of its own foresees endings
+FOLDER/plans.safetensors      where one foresees what plans lead to
 FOLDER/README.md              the model card
 FOLDER/policy/                optional: a policy trained in this dream
 """
@@ -27,6 +28,7 @@ from worldsim.dynamics.build import build_dynamics
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.endings import EndingConfig, EndingReader
 from worldsim.errors import UserError
+from worldsim.plan_reader import PlanConfig, PlanReader
 from worldsim.quantization import dequantize, quantize
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import build_tokenizer, code_vectors
@@ -70,9 +72,10 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
         (folder / "config.json").unlink(missing_ok=True)  # of an older model, which is whole no more
         _save_tensors(pack(model.tokenizer), folder / "tokenizer.safetensors")
         _save_tensors(pack(model.dynamics), folder / "dynamics.safetensors")
-        (folder / "endings.safetensors").unlink(missing_ok=True)
-        if model.endings is not None:
-            _save_tensors(pack(model.endings), folder / "endings.safetensors")
+        for name, reader in (("endings", model.endings), ("plans", model.plans)):
+            (folder / f"{name}.safetensors").unlink(missing_ok=True)
+            if reader is not None:
+                _save_tensors(pack(reader), folder / f"{name}.safetensors")
         _save_tensors(model.start_contexts.tensors(), folder / "start_contexts.safetensors")
         write_whole(folder / "README.md", _model_card(model).encode())
         write_json(
@@ -85,6 +88,7 @@ def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
                 "tokenizer": asdict(model.tokenizer.config),
                 "dynamics": asdict(model.dynamics.config),
                 "endings": None if model.endings is None else asdict(model.endings.config),
+                "plans": None if model.plans is None else asdict(model.plans.config),
                 "temperature": model.temperature,
                 "feature_frames": model.feature_frames,
                 "stack_ages": list(model.stack_ages),
@@ -107,9 +111,11 @@ def load_model(
         temperature = float(config.get("temperature", 1.0))
         feature_frames = int(config.get("feature_frames", 1))
         stack_ages = [int(age) for age in config.get("stack_ages", [])]
-        ending_config = None
+        ending_config = plan_config = None
         if config.get("endings") is not None:
             ending_config = from_dict(EndingConfig, config["endings"], f"{folder}/config.json")
+        if config.get("plans") is not None:
+            plan_config = from_dict(PlanConfig, config["plans"], f"{folder}/config.json")
         quantiles = {float(level): float(value) for level, value in config.get("uncertainty_quantiles", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder}/config.json is incomplete ({error!r}): fetch the model again") from None
@@ -118,11 +124,14 @@ def load_model(
     dynamics = build_dynamics(
         dynamics_config, tokens, channels, tokenizer.grid, action_feature_count(spec), code_vectors(tokenizer)
     )
-    endings = None
+    endings = plans = None
     networks: list[tuple[str, nn.Module]] = [("tokenizer", tokenizer), ("dynamics", dynamics)]
     if ending_config is not None:
         endings = EndingReader(ending_config, tokens, channels, action_feature_count(spec))
         networks.append(("endings", endings))
+    if plan_config is not None:
+        plans = PlanReader(plan_config, spec.frame_shape, action_feature_count(spec))
+        networks.append(("plans", plans))
     for name, module in networks:
         path = folder / f"{name}.safetensors"
         try:
@@ -142,6 +151,7 @@ def load_model(
         feature_frames=feature_frames,
         stack_ages=stack_ages,
         endings=endings,
+        plans=plans,
         uncertainty_quantiles=quantiles,
         training=config.get("training", {}),
     )

@@ -19,7 +19,8 @@ from worldsim.dynamics.protocol import Dynamics, DynamicsState, Outcome
 from worldsim.dynamics.recorded import RecordedSteps
 from worldsim.endings import EndingReader
 from worldsim.errors import UserError
-from worldsim.lookahead import action_risks, simple_plans
+from worldsim.lookahead import action_risks, plan_risks, simple_plans
+from worldsim.plan_reader import PlanReader
 from worldsim.start_contexts import StartContexts
 from worldsim.tokenizers.build import AnyTokenizer
 
@@ -49,7 +50,7 @@ class WorldState:
     the first. action: (B, A), features of the action that led here, 0 at the first frame. past: (B, F - 1, 2 N D + A),
     latents, change and action of the frames before, oldest first and 0 where there was none, F being the model's
     `remembered_frames`. decoded: uint8 (B, S, H, W, C), the last frames as the tokenizer draws them, the current one
-    last and the first one again where there were fewer; S as many as the oldest of the model's `stack_ages` asks for.
+    last and the first one again where there were fewer; S is the model's `decoded_frames`.
     generators: one per row.
     """
 
@@ -124,6 +125,7 @@ class WorldModel:
         feature_frames: int = 1,
         stack_ages: Sequence[int] = (),
         endings: EndingReader | None = None,
+        plans: PlanReader | None = None,
         uncertainty_quantiles: Mapping[float, float] | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:
@@ -132,7 +134,7 @@ class WorldModel:
         temperature: of its dreams unless a caller asks for another. feature_frames: how many frames back, the current
         one included, the observation "features" shows. stack_ages: which decoded frames "frame_stack" shows, by their
         age in steps, 0 being the current one; empty: there is no such observation, and agents read features.
-        endings: foresees terminations in place of the dynamics' head.
+        endings: foresees terminations in place of the dynamics' head. plans: foresees what plans lead to.
         uncertainty_quantiles: what share of steps from real moments is no more uncertain than what (see
         `worldsim.evaluation.uncertainty`). training: figures for the model card.
         """
@@ -148,6 +150,7 @@ class WorldModel:
         self.feature_frames = feature_frames
         self.stack_ages = tuple(stack_ages)
         self.endings = None if endings is None else endings.to(self.device).requires_grad_(False).eval()
+        self.plans = None if plans is None else plans.to(self.device).requires_grad_(False).eval()
         self.uncertainty_quantiles = dict(uncertainty_quantiles or {})
         self.training = training or {}
 
@@ -164,7 +167,15 @@ class WorldModel:
     @property
     def remembered_frames(self) -> int:
         """How many frames a state keeps as they were, the current one included: as many as somebody reads."""
-        return max(self.feature_frames, 1 if self.endings is None else self.endings.frames)
+        read = 1 if self.endings is None else self.endings.frames
+        known = 1 if self.plans is None else self.plans.config.actions_before
+        return max(self.feature_frames, read, known)
+
+    @property
+    def decoded_frames(self) -> int:
+        """How many frames a state keeps as the tokenizer draws them: up to the oldest that agents or plans see."""
+        seen_by_plans = () if self.plans is None else self.plans.config.ages
+        return 1 + max((*self.stack_ages, *seen_by_plans), default=-1)
 
     @property
     def agent_observation(self) -> str:
@@ -200,7 +211,7 @@ class WorldModel:
 
     def frames_of(self, state: WorldState) -> Tensor:
         """The current frames of a state, uint8 (B, H, W, C): those that it keeps, or drawn now."""
-        return state.decoded[:, -1] if self.stack_ages else self.decode(state.latents)
+        return state.decoded[:, -1] if state.decoded.shape[1] else self.decode(state.latents)
 
     @torch.inference_mode()
     def start(
@@ -283,23 +294,33 @@ class WorldModel:
         dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
         return self._advanced(state, dynamics, outcome, features)
 
-    def action_risks(self, state: WorldState, steps: int) -> Tensor:
-        """(B, actions), of each action how likely the best simple plan of so many steps that begins with it is to end
-        the episode, by what the reader of endings remembers: no frame is dreamt (`worldsim.lookahead`).
+    def action_risks(self, state: WorldState) -> Tensor:
+        """(B, actions), of each action how likely the best simple plan that begins with it is to end the episode.
 
-        Raises UserError without such a reader, and for actions that are not discrete.
+        Raises UserError without a reader of plans, and for actions that are not discrete.
         """
         choices = self.spec.action_choices
         if choices is None or self.spec.action_shape:
             raise UserError(f"{self.spec.id} has actions {self.spec.action_space}: plans need discrete ones")
-        if self.endings is None:
-            raise UserError(
-                f"this world model of {self.spec.id} has no reader of endings: train one with endings.steps"
-            )
-        plans = simple_plans(choices[0], steps)
-        shown = state.remembered[:, -self.endings.frames :]
-        features = action_features(self.spec, plans).to(self.device)
-        return action_risks(self.endings, shown, plans.to(self.device), features)
+        plans = simple_plans(choices[0], self._plan_reader().config.horizon)
+        return action_risks(self.plan_risks(state, plans), plans)
+
+    @torch.inference_mode()
+    def plan_risks(self, state: WorldState, plans: Tensor) -> Tensor:
+        """(B, P), how likely each plan is to end the episode, by what the reader of plans sees: no frame is dreamt.
+
+        plans: (P, H[, A]) actions, H up to the reader's horizon. Raises UserError without a reader of plans.
+        """
+        reader = self._plan_reader()
+        pictures = torch.stack([state.decoded[:, -1 - age] for age in reader.config.ages], dim=1)
+        features = action_features(self.spec, plans).to(self.device)  # (P, H, A)
+        taken = state.remembered[:, -reader.config.actions_before :, -features.shape[-1] :]
+        return plan_risks(reader(pictures, taken, features.expand(len(pictures), -1, -1, -1)))
+
+    def _plan_reader(self) -> PlanReader:
+        if self.plans is None:
+            raise UserError(f"this world model of {self.spec.id} has no reader of plans: train one with plans.steps")
+        return self.plans
 
     @torch.inference_mode()
     def restart_rows(self, state: WorldState, rows: Tensor, contexts: StartContexts) -> WorldState:
@@ -324,7 +345,7 @@ class WorldModel:
             outcome = replace(outcome, termination_probability=logits.sigmoid())
         change = outcome.latents - state.latents
         decoded = state.decoded
-        if self.stack_ages:
+        if decoded.shape[1]:
             decoded = torch.cat([decoded[:, 1:], self.decode(outcome.latents)[:, None]], dim=1)
         after = WorldState(dynamics, outcome.latents, change, action, frames[:, 1:], decoded, state.generators)
         return after, DreamStep(**vars(outcome))
@@ -332,9 +353,9 @@ class WorldModel:
     def _last_decoded(self, latents: Tensor, present: Tensor) -> Tensor:
         """The frames of a history (B, T, N, D) that a state keeps, uint8 (B, S, H, W, C). present: bool (B, T)."""
         batch, frames = present.shape
-        if not self.stack_ages:
+        if not self.decoded_frames:
             return torch.empty(batch, 0, *self.spec.frame_shape, dtype=torch.uint8, device=self.device)
-        moments = torch.arange(frames - 1 - max(self.stack_ages), frames, device=self.device)
+        moments = torch.arange(frames - self.decoded_frames, frames, device=self.device)
         moments = torch.maximum(moments, (~present).sum(1, keepdim=True))  # (B, S)
         return self.decode(latents[torch.arange(batch, device=self.device)[:, None], moments])
 

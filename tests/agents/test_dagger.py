@@ -39,7 +39,7 @@ class Lanes(TinyVectorEnv):
         self.state = self.fresh()
         return np.ones(self.num_envs), ended, np.zeros(self.num_envs, np.bool_)
 
-    def action_risks(self, steps: int) -> Tensor:
+    def action_risks(self) -> Tensor:
         return torch.from_numpy(self.risk * (1 - self.state))
 
 
@@ -94,7 +94,13 @@ def test_the_loss_is_least_for_what_the_plans_want_and_quiet_moments_count_littl
 def test_who_cannot_be_taught_is_told_why() -> None:
     with pytest.raises(UnusableSpaceError, match="risk"):
         DaggerLearner(AgentConfig(**SMALL), Corridor(4))
-    for wrong in ({"plan_steps": 0}, {"teacher_share": 1.5}, {"sharpness": 0.0}, {"epochs": 0}, {"learning_rate": 0.0}):
+    for wrong in (
+        {"minibatch_size": 0},
+        {"teacher_share": 1.5},
+        {"sharpness": 0.0},
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+    ):
         with pytest.raises(AgentConfigError, match=next(iter(wrong))):
             DaggerLearner(AgentConfig(**SMALL | {"dagger": DaggerConfig(**wrong)}), Lanes(4))
     learner = DaggerLearner(AgentConfig(**SMALL), Lanes(4))

@@ -1,4 +1,4 @@
-"""What a reader of endings is held for, by what it says of plans and what the engine knows of them."""
+"""What a reader of plans is held for, by what it says of plans and what the engine knows of them."""
 
 from __future__ import annotations
 

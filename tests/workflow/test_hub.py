@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.workflow.fake_hub import FakeHub, running_hub
-from tests.worlds import tiny_reader, tiny_world
+from tests.worlds import tiny_plan_reader, tiny_reader, tiny_world
 from worldsim.agents.errors import PolicyFileError
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.agents.policy_io import save_policy
@@ -24,7 +24,7 @@ from worldsim.workflow.hub import MODEL_FILES, pull, push
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     model = tiny_world()
-    model.endings = tiny_reader(model)
+    model.endings, model.plans = tiny_reader(model), tiny_plan_reader(model)
     save_model(model, tmp_path / "model")
     spec = network_spec(DreamVectorEnv(model, 1, observation="features"), [8])
     save_policy(PolicyNetwork(spec), tmp_path / "model" / "policy", value=ValueNetwork(spec))

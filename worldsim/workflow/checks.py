@@ -15,6 +15,7 @@ from worldsim.dynamics.build import DYNAMICS
 from worldsim.dynamics.config import SIZES
 from worldsim.errors import UserError
 from worldsim.optimization import OPTIMIZERS
+from worldsim.plan_reader import check_strides
 from worldsim.tokenizers.build import TOKENIZERS, build_tokenizer
 from worldsim.workflow.config import RunConfig
 
@@ -63,6 +64,13 @@ AT_LEAST: dict[str, float] = {
     "endings.batch_size": 1,
     "endings.weight_decay": 0,
     "endings.warmup_steps": 0,
+    "plans.steps": 0,
+    "plans.horizon": 1,
+    "plans.actions_before": 1,
+    "plans.members": 1,
+    "plans.batch_size": 1,
+    "plans.weight_decay": 0,
+    "plans.warmup_steps": 0,
     "dream.num_envs": 1,
     "dream.max_episode_steps": 1,
     "dream.start_from_step": 0,
@@ -82,6 +90,7 @@ ABOVE_ZERO = (
     "dynamics.learning_rate",
     "dynamics.change_scale",
     "endings.learning_rate",
+    "plans.learning_rate",
 )
 SHARES = (  # from 0 to 1
     "collect.policy_noise",
@@ -96,6 +105,9 @@ SHARES = (  # from 0 to 1
     "dynamics.head_dropout",
     "endings.ending_fraction",
     "endings.dropout",
+    "plans.near_fraction",
+    "plans.dropout",
+    "plans.frame_dropout",
     "dream.ending_fraction",
 )
 
@@ -142,6 +154,8 @@ def check_environment(config: RunConfig, spec: EnvSpec) -> None:
             seen_size(spec.frame_shape, config.agent.strides)
         except UnusableSpaceError as error:
             raise UserError(f"agent.{error}") from None
+    if config.plans.steps:
+        check_strides(config.plans, spec.frame_shape)
     mirror = config.collect.mirror_actions
     if mirror:
         count = spec.action_space["n"] if spec.action_space["type"] == "discrete" else 0
@@ -207,13 +221,16 @@ def _check_fit(config: RunConfig) -> None:
         kind = config.agent.kind
         seeing = "actor_critic or dagger, because dream.stack_ages shows it pictures"
         _require("agent.kind", kind, kind != "cma_es", seeing)
-        _require("dream.stack_ages", ages, min(ages) == 0, "0 among them, the current frame, and none below")
-        _require("dream.stack_ages", ages, len(set(ages)) == len(ages), "each age once")
-        _require("dream.stack_ages", ages, max(ages) < frames, f"less than dream.context_frames, which is {frames}")
+        _check_ages("dream.stack_ages", ages, frames)
     _require("endings.frames", read, not config.endings.steps or read <= frames, expected)
+    plans = config.plans
+    if plans.steps:
+        _check_ages("plans.ages", plans.ages, frames)
+        pairs = [len(pair) == 2 and min(pair) >= 1 for pair in plans.strides]
+        _require("plans.strides", plans.strides, bool(pairs) and all(pairs), "pairs of steps down and across, above 0")
+        _require("plans.actions_before", plans.actions_before, plans.actions_before <= frames, expected)
     if config.agent.kind == "dagger":
-        steps = config.endings.steps
-        _require("endings.steps", steps, steps > 0, "above 0: agent.kind=dagger asks the reader of endings about plans")
+        _require("plans.steps", plans.steps, plans.steps > 0, "above 0: agent.kind=dagger learns what plans risk")
     if dynamics.kind != "dit":
         distillation = dynamics.distillation_steps
         _require("dynamics.distillation_steps", distillation, not distillation, "0: only dynamics.kind=dit denoises")
@@ -244,6 +261,13 @@ def _check_fit(config: RunConfig) -> None:
             steps == finest,
             f"{finest} (finest_steps), because neither shortcut_fraction nor distillation_steps trains larger steps",
         )
+
+
+def _check_ages(name: str, ages: list[int], frames: int) -> None:
+    """Ages of frames that somebody sees, in dreams that begin with so many."""
+    _require(name, ages, bool(ages) and min(ages) == 0, "0 among them, the current frame, and none below")
+    _require(name, ages, len(set(ages)) == len(ages), "each age once")
+    _require(name, ages, max(ages) < frames, f"less than dream.context_frames, which is {frames}")
 
 
 def _require(name: str, value: Any, holds: bool, expected: str) -> None:

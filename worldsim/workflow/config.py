@@ -8,6 +8,7 @@ from worldsim.agents.config import AgentConfig
 from worldsim.dynamics.config import DynamicsConfig
 from worldsim.endings import EndingConfig
 from worldsim.envs.config import EnvConfig
+from worldsim.plan_reader import PlanConfig
 from worldsim.tokenizers.config import TokenizerConfig
 
 
@@ -76,6 +77,7 @@ class RunConfig:
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     dynamics: DynamicsConfig = field(default_factory=DynamicsConfig)
     endings: EndingConfig = field(default_factory=EndingConfig)
+    plans: PlanConfig = field(default_factory=PlanConfig)
     dream: DreamConfig = field(default_factory=DreamConfig)
     agent_updates: list[int] = field(default_factory=lambda: [150])  # or generations of CMA-ES; one number per round
     agent: AgentConfig = field(default_factory=AgentConfig)

@@ -24,6 +24,8 @@ def describe_cost(config: RunConfig, spec: EnvSpec) -> str:
     latent_bytes = tokens * latent_channels * 2
     disk = frames * (frame_bytes + latent_bytes)
     memory = 1.2e9 + frames * latent_bytes * 1.5
+    if config.plans.steps:  # their reader learns from decoded frames, of copies in a mirror too
+        memory += frames * frame_bytes * (2 if config.collect.mirror_actions else 1)
     hours = _training_seconds(config, spec, (tokens, latent_channels)) / 3600
     return (
         f"cost: {tics:,} real tics ({frames:,} frames), about {disk / 1e9:.2f} GB of disk, {memory / 1e9:.1f} GB of "

@@ -13,6 +13,7 @@ class RoundFolders:
     tokenizer: Path
     dynamics: Path
     endings: Path
+    plans: Path
     distillation: Path
     world_model: Path
     agent: Path
@@ -26,6 +27,7 @@ def round_folders(run: Path, round_number: int) -> RoundFolders:
         tokenizer=base / "tokenizer",
         dynamics=base / "dynamics",
         endings=base / "endings",
+        plans=base / "plans",
         distillation=base / "distillation",
         world_model=base / "world_model",
         agent=base / "agent",

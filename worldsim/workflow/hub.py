@@ -26,6 +26,7 @@ MODEL_FILES = (
     "tokenizer.safetensors",
     "dynamics.safetensors",
     "endings.safetensors",
+    "plans.safetensors",
     "start_contexts.safetensors",
     "policy/config.json",
     "policy/policy.safetensors",

@@ -94,18 +94,22 @@ def _walk(
             latents = stages.encode_episodes(store, tokenizer, machine)
         with measure(f"round {number}: dynamics"):
             learner = stages.train_dynamics(config, folder, number, store, latents, tokenizer, machine)
-        dynamics, endings = learner.average, None
+        dynamics, endings, plans = learner.average, None, None
         if config.endings.steps:
             with measure(f"round {number}: endings"):
                 foresee = partial(stages.train_endings, config, folder, number, store, latents, dynamics, machine)
                 endings = distributed.on_rank_0(foresee)
+        if config.plans.steps:
+            with measure(f"round {number}: plans"):
+                learn = partial(stages.train_plans, config, folder, number, store, latents, tokenizer, machine)
+                plans = distributed.on_rank_0(learn)
         # In the last round alone: one agent's training does not earn a distillation back.
         if config.dynamics.distillation_steps and number == last_round:
             with measure(f"round {number}: distillation"):
                 distil = partial(stages.distil, config, folder, number, store, latents, tokenizer, dynamics, machine)
                 dynamics = distributed.on_rank_0(distil) or dynamics
         with measure(f"round {number}: world model"):
-            parts = (tokenizer, learner, dynamics, endings, machine)
+            parts = (tokenizer, learner, dynamics, endings, plans, machine)
             save = partial(stages.save_world_model, config, folder, number, store, latents, *parts)
             distributed.on_rank_0(save)
         if only_recordings:

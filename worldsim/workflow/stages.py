@@ -27,6 +27,8 @@ from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.evaluation.uncertainty import measure_uncertainty
 from worldsim.evaluation.videos import real_beside_dream
 from worldsim.model_folder import load_model, save_model
+from worldsim.plan_learner import PlanLearner
+from worldsim.plan_reader import PlanReader
 from worldsim.start_contexts import StartContexts, draw_contexts
 from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vectors, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
@@ -141,6 +143,29 @@ def train_endings(
     return learner.reader
 
 
+def train_plans(
+    config: RunConfig,
+    run: Path,
+    round_number: int,
+    store: EpisodeStore,
+    latents: LatentCache,
+    tokenizer: AnyTokenizer,
+    machine: Machine,
+) -> PlanReader:
+    """The network that foresees what plans lead to, trained anew on the episodes there are by now."""
+    seed = config.seed + 1000 * round_number
+    learner = PlanLearner(config.plans, store, latents, tokenizer, machine.device, seed)
+    fit(
+        learner,
+        steps=config.plans.steps,
+        folder=round_folders(run, round_number).plans,
+        name=f"plans, round {round_number}",
+        checkpoint_seconds=config.checkpoint_seconds,
+        seed=seed,
+    )
+    return learner.reader
+
+
 def distil(
     config: RunConfig,
     run: Path,
@@ -194,6 +219,7 @@ def save_world_model(
     learner: DynamicsLearner,
     dynamics: Dynamics,
     endings: EndingReader | None,
+    plans: PlanReader | None,
     machine: Machine,
 ) -> Path:
     """Everything needed to dream, in one folder; returns it. A whole folder with these weights is left as it is.
@@ -241,6 +267,7 @@ def save_world_model(
         feature_frames=config.dream.feature_frames,
         stack_ages=config.dream.stack_ages,
         endings=endings,
+        plans=plans,
         uncertainty_quantiles=measure_uncertainty(dreaming, store).quantiles,
         training=training,
     )

@@ -1,0 +1,137 @@
+"""A network that foresees what plans lead to: from the last pictures, whether actions to come would end the episode.
+
+Where things are and whither they move is easier to see in decoded frames than to read out of latents: taught by the
+engine of Take Cover itself, a network on tokens orders plans no better after thousands of steps than convolutions on
+frames after a few hundred (benchmarks/LOG.md). So convolutions read a stack of frames once, and a small network is then
+asked of each step of each plan whether it would end the episode. A plan costs a hundredth of a dreamt frame, and what
+the dynamics lose cannot be lost: the frames lie before the plan. It foresees what is on its way, not what begins later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldsim.errors import UserError
+
+WIDTHS = (16, 64)  # channels after the first convolution and after each other
+HIDDEN = 256
+
+
+@dataclass
+class PlanConfig:
+    """The network that foresees what plans lead to, and how it is trained.
+
+    steps: of training; 0: there is none. horizon: steps of a plan. ages: of the frames that it sees, in steps, 0 being
+    the current one. actions_before: how many of the actions that led here it knows. strides: of its convolutions, down
+    and across. members: networks that learn apart and whose mean counts: plans chosen by one alone are those that it
+    errs about. batch_size: moments in each training step. near_fraction: how many of them have an ending within the
+    horizon; the loss takes their true share. frame_dropout: share of the frames that it is not shown in training.
+    """
+
+    steps: int = 0
+    horizon: int = 12
+    ages: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8, 12])
+    actions_before: int = 12
+    # What lies above one another may be joined early, what lies side by side must not.
+    strides: list[list[int]] = field(default_factory=lambda: [[4, 2], [4, 2], [4, 1]])
+    members: int = 1
+    batch_size: int = 256
+    near_fraction: float = 0.5
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warmup_steps: int = 100
+    dropout: float = 0.3
+    frame_dropout: float = 0.2
+
+
+def check_strides(config: PlanConfig, frame_shape: Sequence[int]) -> tuple[int, int]:
+    """Height and width that the convolutions leave of frames (H, W, C). UserError where they leave nothing."""
+    height, width = frame_shape[:2]
+    for down, across in config.strides:
+        height, width = height // down, width // across
+    if not height * width:
+        raise UserError(
+            f"plans.strides={config.strides}: nothing is left of frames of {frame_shape[0]} x {frame_shape[1]} pixels, "
+            "use fewer or smaller strides"
+        )
+    return height, width
+
+
+class PlanMember(nn.Module):
+    """Pictures, past and planned actions to the logit of an ending at each step of each plan: one opinion of several.
+
+    Raises UserError for strides that leave nothing of the pictures.
+    """
+
+    def __init__(self, config: PlanConfig, frame_shape: Sequence[int], action_size: int) -> None:
+        super().__init__()
+        height, width = check_strides(config, frame_shape)
+        self.frame_dropout = config.frame_dropout
+        layers: list[nn.Module] = []
+        before = len(config.ages) * frame_shape[2]
+        for index, (down, across) in enumerate(config.strides):
+            after = WIDTHS[min(index, len(WIDTHS) - 1)]
+            layers += [nn.Conv2d(before, after, (down + 2, across + 2), (down, across), 1), nn.SiLU()]
+            before = after
+        self.look = nn.Sequential(*layers, nn.Flatten(), nn.LayerNorm(before * height * width))
+        known = before * height * width + config.actions_before * action_size + len(config.ages)
+        self.know = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(known, HIDDEN))
+        # What an action at a step of the plan adds, at that step and at all later ones.
+        scale = (3 * config.horizon * (action_size + 1)) ** -0.5  # as of the weights of a linear layer
+        self.planned = nn.Parameter(torch.randn(config.horizon, action_size, HIDDEN) * scale)
+        self.step = nn.Parameter(torch.randn(config.horizon, HIDDEN) * scale)
+        self.judge = nn.Sequential(
+            nn.LayerNorm(HIDDEN),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.LayerNorm(HIDDEN),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+        )
+        self.logit = nn.Linear(HIDDEN, 1)
+        nn.init.zeros_(self.logit.weight)
+
+    def forward(self, pictures: Tensor, taken: Tensor, planned: Tensor) -> Tensor:
+        """Logits (B, P, H); see `PlanReader.forward`."""
+        seen = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
+        if self.training:
+            seen = torch.rand(seen.shape, device=seen.device) >= self.frame_dropout
+            seen |= ~seen.any(1, keepdim=True)
+        # One copy of bytes, and the rest in place: these are the largest tensors of a training step. With the channels
+        # last convolutions take half of the time.
+        shown = pictures.movedim(1, 3).flatten(3).float().div_(127.5).sub_(1.0)  # (B, H, W, K C)
+        shown.mul_(seen.repeat_interleave(pictures.shape[-1], dim=1)[:, None, None])  # what is left out is grey
+        looked = self.look(shown.movedim(3, 1))
+        known = self.know(torch.cat([looked, taken.flatten(1), seen.float()], dim=1))  # (B, HIDDEN)
+        steps = planned.shape[2]
+        asked = torch.einsum("bpha,had->bphd", planned, self.planned[:steps]).cumsum(2) + self.step[:steps]
+        logits: Tensor = self.logit(self.judge(known[:, None, None] + asked))[..., 0]
+        return logits
+
+
+class PlanReader(nn.Module):
+    """Pictures, past and planned actions to the logit of an ending at each step of each plan.
+
+    Its probability is the mean of its members'.
+    """
+
+    def __init__(self, config: PlanConfig, frame_shape: Sequence[int], action_size: int) -> None:
+        super().__init__()
+        self.config = config
+        self.members = nn.ModuleList(PlanMember(config, frame_shape, action_size) for _ in range(config.members))
+
+    def forward(self, pictures: Tensor, taken: Tensor, planned: Tensor) -> Tensor:
+        """Logits (B, P, H), of an ending at each step if none came before.
+
+        pictures: uint8 (B, K, H, W, C), decoded frames of the K ages of the config. taken: (B, actions_before, A),
+        features of the actions that led here, oldest first and 0 where there was none. planned: (B, P, H, A), those of
+        the plans, H up to the horizon only.
+        """
+        logits = torch.stack([member(pictures, taken, planned) for member in self.members])
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
