@@ -13,7 +13,7 @@ as it remembers: what the dynamics have lost may still end an episode.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -28,16 +28,16 @@ from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.scale import LatentScale
-from worldsim.optimization import muon_and_adamw, set_learning_rate, warmup_cosine
+from worldsim.optimization import muon_and_adamw
+from worldsim.reader_members import MembersLearner, draw_more_of, joined, logit_of_share
 
 PLACE_WIDTH, TOKEN_WIDTH, TOKEN_OUTPUT, WIDTH, EVIDENCE = 16, 128, 48, 256, 128
 ACTIONS_BEFORE = 4  # the actions that led to a frame tell how fast the player moved there
 EVERY_AGE = 4  # up to this age all frames are read, beyond it every other
 ALL_FRAMES, FEWEST_LEFT, MOST_LEFT = 0.25, 1, 5  # share of training steps that read all frames; how many the others do
 INPUT_LIMIT, LEAST_DEVIATION = 5.0, 0.01
-GRADIENT_CLIP = 1.0
 HIDDEN = ("read_token", "read_frame", "judge")  # whose matrices Muon trains
-HELD_OUT_EVERY, HELD_OUT_BATCH = 250, 512
+HELD_OUT_BATCH = 512
 
 
 @dataclass
@@ -166,12 +166,8 @@ class EndingReader(nn.Module):
         now. ages: of the frames to be read, 0 being the newest; None: all of `self.ages`.
         """
         asked = self.ages if ages is None else ages
-        return self.joined(torch.stack([member(shown, action, asked) for member in self.members]))
-
-    def joined(self, logits: Tensor) -> Tensor:
-        """The members' logits (M, ...) as one, (...)."""
-        ends, goes_on = F.logsigmoid(logits).logsumexp(0), F.logsigmoid(-logits).logsumexp(0)
-        return self.scale * (ends - goes_on) + self.shift
+        logits = torch.stack([member(shown, action, asked) for member in self.members])
+        return self.scale * joined(logits) + self.shift
 
     @torch.no_grad()
     def rescale(self, scale: float, shift: float) -> None:
@@ -180,7 +176,7 @@ class EndingReader(nn.Module):
         self.shift.mul_(scale).add_(shift)
 
 
-class EndingLearner:
+class EndingLearner(MembersLearner):
     """A `worldsim.training.Learner`; `reader` is the result, calibrated on held-out episodes when the training ends."""
 
     def __init__(
@@ -201,57 +197,22 @@ class EndingLearner:
         held_out = store.indices("held_out")
         self._train = _Steps(store, latents, scale, store.indices("train"), self.device)
         self._held_out = _Steps(store, latents, scale, held_out, self.device) if len(held_out) else None
-        self._random = np.random.default_rng(seed)
-        self._optimizers = muon_and_adamw(
-            self.reader, config.learning_rate, config.weight_decay, torch.float32, hidden=HIDDEN
-        )
-        mean, deviation = self._train.moments(self._random)
-        rate = float(self._train.terminated.mean())
-        for member in self._members:
+        random = np.random.default_rng(seed)
+        optimizers = muon_and_adamw(self.reader, config.learning_rate, config.weight_decay, torch.float32, HIDDEN)
+        super().__init__(config, self.reader, optimizers, random)
+        mean, deviation = self._train.moments(random)
+        for member in cast(list[ReaderMember], list(self.reader.members)):
             member.mean.copy_(mean)
             member.deviation.copy_(deviation)
-            nn.init.constant_(member.logit.bias, float(np.log(max(rate, 1e-6) / max(1 - rate, 1e-6))))
-        self.step = 0
+            nn.init.constant_(member.logit.bias, logit_of_share(self._train.terminated))
 
-    def update(self) -> dict[str, float]:
-        """One optimizer step.
-
-        Returns loss, learning_rate and grad_norm; now and then, and after the last, also held_out_loss and that of a
-        constant, held_out_constant; after the last also scale and shift of the logits, as they were fitted.
-        """
-        learning_rate = self.config.learning_rate * warmup_cosine(
-            self.step, self.config.warmup_steps, self.config.steps
-        )
-        set_learning_rate(self._optimizers, learning_rate)
-        self.reader.zero_grad(set_to_none=True)
-        self.reader.train()
-        told = [self._backward(member) for member in self._members]
-        for optimizer in self._optimizers:
-            optimizer.step()
-        self.reader.eval()
-        self.step += 1
-        loss, norm = np.mean(told, axis=0).tolist()
-        metrics = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
-        if self.step == self.config.steps:
-            metrics |= self._calibrate()
-        if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
-            metrics |= self.evaluate()
-        return metrics
-
-    @property
-    def _members(self) -> list[ReaderMember]:
-        return cast(list[ReaderMember], list(self.reader.members))
-
-    def _backward(self, member: ReaderMember) -> tuple[float, float]:
-        """Gradients of a member on a batch of its own; its loss and the gradients' norm."""
+    def loss(self, member: nn.Module) -> Tensor:
+        """Cross-entropy on steps of which endings are more than their share, with their true weight."""
         chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
         ages = self._some_ages()
         shown, action, ended = self._train.read(chosen, self.config.frames, ages)
         losses = F.binary_cross_entropy_with_logits(member(shown, action, ages), ended, reduction="none")
-        loss = (losses * torch.from_numpy(weight).to(self.device)).mean()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(member.parameters(), GRADIENT_CLIP)
-        return float(loss.detach()), float(norm)
+        return (losses * torch.from_numpy(weight).to(self.device)).mean()
 
     def _some_ages(self) -> tuple[int, ...]:
         """Which frames a training step reads."""
@@ -271,7 +232,8 @@ class EndingLearner:
         loss = F.binary_cross_entropy_with_logits(logits, ended)
         return {"held_out_loss": float(loss), "held_out_constant": float(constant)}
 
-    def _calibrate(self) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
+        """Calibrate the reader; scale and shift of the logits, as they were fitted."""
         if self._held_out is None:
             return {}
         logits, ended = self._on_held_out(self._held_out)
@@ -288,24 +250,6 @@ class EndingLearner:
             logits.append(self.reader(shown, action).float().cpu())
             ended.append(happened.cpu())
         return torch.cat(logits), torch.cat(ended)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a bitwise resume needs, but for torch's own generator, which dropout draws from."""
-        return {
-            "step": self.step,
-            "reader": self.reader.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "random": self._random.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.reader.load_state_dict(state["reader"])
-        self.reader.eval()
-        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        self._random.bit_generator.state = state["random"]
-        self.step = int(state["step"])
 
 
 class _Steps:
@@ -339,13 +283,7 @@ class _Steps:
         self, count: int, ending_fraction: float, random: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Steps (count,), and the weights that undo the taste for endings. All alike where no episode ended."""
-        endings = round(count * ending_fraction) if len(self._ending) and len(self._going) else 0
-        if not endings:
-            return random.integers(len(self), size=count), np.ones(count, np.float32)
-        parts = ((self._ending, endings), (self._going, count - endings))
-        chosen = np.concatenate([of[random.integers(len(of), size=drawn)] for of, drawn in parts])
-        weights = [np.full(drawn, len(of) / len(self) * count / drawn, np.float32) for of, drawn in parts]
-        return chosen, np.concatenate(weights)
+        return draw_more_of(self._ending, self._going, count, ending_fraction, random)
 
     def read(
         self, chosen: NDArray[np.int64], frames: int, ages: Sequence[int] | None = None

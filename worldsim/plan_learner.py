@@ -6,9 +6,8 @@ of them. An ending is so seen from as many moments before it as a plan has steps
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -20,12 +19,12 @@ from tqdm import tqdm
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
-from worldsim.optimization import adamw, set_learning_rate, warmup_cosine
-from worldsim.plan_reader import PlanConfig, PlanReader
+from worldsim.optimization import adamw
+from worldsim.plan_reader import PlanConfig, PlanMember, PlanReader
+from worldsim.reader_members import MembersLearner, draw_more_of, logit_of_share
 from worldsim.tokenizers.build import AnyTokenizer
 
-GRADIENT_CLIP = 1.0
-HELD_OUT_EVERY, HELD_OUT_MOMENTS, HELD_OUT_BATCH = 250, 4096, 256
+HELD_OUT_MOMENTS, HELD_OUT_BATCH = 4096, 256
 DECODED_TOGETHER = 64  # frames
 
 
@@ -41,7 +40,7 @@ class PlanBatch(NamedTuple):
     weight: Tensor
 
 
-class PlanLearner:
+class PlanLearner(MembersLearner):
     """A `worldsim.training.Learner`; `reader` is the result."""
 
     def __init__(
@@ -61,47 +60,18 @@ class PlanLearner:
         self._train = Moments(config, store, latents, tokenizer, store.indices("train"))
         held_out = store.indices("held_out")
         self._held_out = Moments(config, store, latents, tokenizer, held_out) if len(held_out) else None
-        self._random = np.random.default_rng(seed)
-        self._optimizers = adamw(self.reader, config.learning_rate, config.weight_decay)
-        rate = self._train.rate()
-        for member in self.reader.members:
-            nn.init.constant_(member.get_submodule("logit").get_parameter("bias"), float(np.log(rate / (1 - rate))))
-        self.step = 0
+        optimizers = adamw(self.reader, config.learning_rate, config.weight_decay)
+        super().__init__(config, self.reader, optimizers, np.random.default_rng(seed))
+        for member in cast(list[PlanMember], list(self.reader.members)):
+            nn.init.constant_(member.logit.bias, logit_of_share(self._train.ended()))
 
-    def update(self) -> dict[str, float]:
-        """One optimizer step.
-
-        Returns loss, learning_rate and grad_norm; now and then, and after the last, also held_out_loss and that of a
-        constant, held_out_constant: cross-entropy in nats for each step of a plan.
-        """
-        learning_rate = self.config.learning_rate * warmup_cosine(
-            self.step, self.config.warmup_steps, self.config.steps
-        )
-        set_learning_rate(self._optimizers, learning_rate)
-        self.reader.zero_grad(set_to_none=True)
-        self.reader.train()
-        told = [self._backward(member) for member in self.reader.members]
-        for optimizer in self._optimizers:
-            optimizer.step()
-        self.reader.eval()
-        self.step += 1
-        loss, norm = np.mean(told, axis=0).tolist()
-        metrics = {"loss": loss, "learning_rate": learning_rate, "grad_norm": norm}
-        if self.step % HELD_OUT_EVERY == 0 or self.step == self.config.steps:
-            metrics |= self.evaluate()
-        return metrics
-
-    def _backward(self, member: nn.Module) -> tuple[float, float]:
-        """Gradients of a member on a batch of its own; its loss and the gradients' norm."""
+    def loss(self, member: nn.Module) -> Tensor:
+        """Cross-entropy of a step on moments of which those near endings are more than their share."""
         chosen, weight = self._train.draw(self.config.batch_size, self.config.near_fraction, self._random)
         batch = self._train.read(chosen, weight, self.device)
-        losses = F.binary_cross_entropy_with_logits(
-            member(batch.pictures, batch.taken, batch.planned), batch.ended, batch.weight, reduction="sum"
-        )
-        loss = losses / batch.weight.sum()
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(member.parameters(), GRADIENT_CLIP)
-        return float(loss.detach()), float(norm)
+        logits = member(batch.pictures, batch.taken, batch.planned)
+        losses = F.binary_cross_entropy_with_logits(logits, batch.ended, batch.weight, reduction="sum")
+        return losses / batch.weight.sum()
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -119,24 +89,6 @@ class PlanLearner:
             there += float(batch.weight.sum())
         rate = torch.tensor(ended / there)
         return {"held_out_loss": loss / there, "held_out_constant": float(F.binary_cross_entropy(rate, rate))}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Everything a bitwise resume needs, but for torch's own generator, which dropout draws from."""
-        return {
-            "step": self.step,
-            "reader": self.reader.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-            "random": self._random.bit_generator.state,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """The inverse of `state_dict`."""
-        self.reader.load_state_dict(state["reader"])
-        self.reader.eval()
-        for optimizer, kept in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(kept)
-        self._random.bit_generator.state = state["random"]
-        self.step = int(state["step"])
 
 
 class Moments:
@@ -179,21 +131,15 @@ class Moments:
                 bar.update(length)
         return torch.cat(drawn)
 
-    def rate(self) -> float:
-        """Endings a step, inside (0, 1)."""
-        return float(np.clip((self._ends & (self._left == 1)).mean(), 1e-6, 1 - 1e-6))
+    def ended(self) -> NDArray[np.bool_]:
+        """Which steps ended their episode, (S,)."""
+        return self._ends & (self._left == 1)
 
     def draw(
         self, count: int, near_fraction: float, random: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Moments (count,), and the weights that undo the taste for those near endings. All alike without any."""
-        near = round(count * near_fraction) if len(self._near) and len(self._far) else 0
-        if not near:
-            return random.integers(len(self), size=count), np.ones(count, np.float32)
-        parts = [(of, drawn) for of, drawn in ((self._near, near), (self._far, count - near)) if drawn]
-        chosen = np.concatenate([of[random.integers(len(of), size=drawn)] for of, drawn in parts])
-        weights = [np.full(drawn, len(of) / len(self) * count / drawn, np.float32) for of, drawn in parts]
-        return chosen, np.concatenate(weights)
+        return draw_more_of(self._near, self._far, count, near_fraction, random)
 
     def read(self, chosen: NDArray[np.int64], weight: NDArray[np.float32], device: torch.device) -> PlanBatch:
         """Some moments (B,), each with its weight (B,)."""

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from worldsim.errors import UserError
+from worldsim.reader_members import joined
 
 WIDTHS = (16, 64)  # channels after the first convolution and after each other
 HIDDEN = 256
@@ -134,4 +134,4 @@ class PlanReader(nn.Module):
         the plans, H up to the horizon only.
         """
         logits = torch.stack([member(pictures, taken, planned) for member in self.members])
-        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+        return joined(logits)

@@ -32,7 +32,7 @@ from worldsim.plan_reader import PlanReader
 from worldsim.start_contexts import StartContexts, draw_contexts
 from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vectors, tokenizer_fingerprint
 from worldsim.tokenizers.learner import TokenizerLearner
-from worldsim.training import fit
+from worldsim.training import Learner, fit
 from worldsim.training_log import TENSORBOARD
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.folders import round_folders
@@ -105,17 +105,12 @@ def train_dynamics(
         tokenizer.grid,
         machine.device,
         machine.dtype,
-        seed=config.seed + 1000 * round_number,
+        seed=_round_seed(config, round_number),
         begin_with=begin_with,
         codes=code_vectors(tokenizer),
     )
-    fit(
-        learner,
-        steps=config.dynamics.steps,
-        folder=round_folders(run, round_number).dynamics,
-        name=f"dynamics, round {round_number}",
-        checkpoint_seconds=config.checkpoint_seconds,
-        seed=config.seed + 1000 * round_number,
+    _fit_round(
+        learner, config, config.dynamics.steps, round_folders(run, round_number).dynamics, "dynamics", round_number
     )
     return learner
 
@@ -130,16 +125,9 @@ def train_endings(
     machine: Machine,
 ) -> EndingReader:
     """The network that foresees endings, trained anew on the episodes there are by now."""
-    seed = config.seed + 1000 * round_number
+    seed = _round_seed(config, round_number)
     learner = EndingLearner(config.endings, store, latents, dynamics.scale, machine.device, seed)
-    fit(
-        learner,
-        steps=config.endings.steps,
-        folder=round_folders(run, round_number).endings,
-        name=f"endings, round {round_number}",
-        checkpoint_seconds=config.checkpoint_seconds,
-        seed=seed,
-    )
+    _fit_round(learner, config, config.endings.steps, round_folders(run, round_number).endings, "endings", round_number)
     return learner.reader
 
 
@@ -153,16 +141,9 @@ def train_plans(
     machine: Machine,
 ) -> PlanReader:
     """The network that foresees what plans lead to, trained anew on the episodes there are by now."""
-    seed = config.seed + 1000 * round_number
+    seed = _round_seed(config, round_number)
     learner = PlanLearner(config.plans, store, latents, tokenizer, machine.device, seed)
-    fit(
-        learner,
-        steps=config.plans.steps,
-        folder=round_folders(run, round_number).plans,
-        name=f"plans, round {round_number}",
-        checkpoint_seconds=config.checkpoint_seconds,
-        seed=seed,
-    )
+    _fit_round(learner, config, config.plans.steps, round_folders(run, round_number).plans, "plans", round_number)
     return learner.reader
 
 
@@ -180,17 +161,10 @@ def distil(
     networks = copy.deepcopy((tokenizer, dynamics))
     contexts = training_contexts(config, store, latents)
     model = WorldModel(store.spec, *networks, contexts, device=machine.device, dtype=machine.dtype)
-    seed = config.seed + 1000 * round_number
+    seed = _round_seed(config, round_number)
     steps = config.dynamics.distillation_steps
     learner = DistillationLearner(model, steps=steps, sampling_steps=config.dynamics.sampling_steps, seed=seed)
-    fit(
-        learner,
-        steps=steps,
-        folder=round_folders(run, round_number).distillation,
-        name=f"distillation, round {round_number}",
-        checkpoint_seconds=config.checkpoint_seconds,
-        seed=seed,
-    )
+    _fit_round(learner, config, steps, round_folders(run, round_number).distillation, "distillation", round_number)
     return learner.result(dynamics)
 
 
@@ -309,20 +283,33 @@ def train_agent(
         start_contexts=training_contexts(config, store, latents),
         array="numpy" if config.agent.kind == "cma_es" else "torch",  # CMA-ES computes on the CPU
     )
-    seed = config.seed + 1000 * round_number
+    seed = _round_seed(config, round_number)
     learner = build_learner(config.agent, rows, seed, machine.device, machine.dtype)
     if round_number > 0:
         learner.begin_with(read_checkpoint(round_folders(run, round_number - 1).agent)["learner"])
-    fit(
-        learner,
-        steps=config.agent_updates[round_number],
-        folder=folders.agent,
-        name=f"agent, round {round_number}",
-        log_every=1,
-        checkpoint_seconds=config.checkpoint_seconds,
-        seed=seed,
-    )
+    updates = config.agent_updates[round_number]
+    _fit_round(learner, config, updates, folders.agent, "agent", round_number, log_every=1)
     with explained("save the policy", folders.policy):
         notes = {"env": store.spec.id, "rounds": round_number + 1, "greedy": config.evaluate.greedy}
         save_policy(learner.policy, folders.policy, notes=notes, value=learner.value)
     return learner.policy
+
+
+def _fit_round(
+    learner: Learner, config: RunConfig, steps: int, folder: Path, stage: str, round_number: int, log_every: int = 10
+) -> None:
+    """`fit` as all stages do that every round repeats: `folder` and the stage's name are those of the round."""
+    fit(
+        learner,
+        steps=steps,
+        folder=folder,
+        name=f"{stage}, round {round_number}",
+        log_every=log_every,
+        checkpoint_seconds=config.checkpoint_seconds,
+        seed=_round_seed(config, round_number),
+    )
+
+
+def _round_seed(config: RunConfig, round_number: int) -> int:
+    """Of everything random that a round trains."""
+    return config.seed + 1000 * round_number
