@@ -33,7 +33,8 @@ from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import act_in_dream, load_fitting_policy
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.workflow.stages import encode_episodes
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import WorldState
 
 Act = Callable[[WorldState, int], Tensor]  # a state and the number of the step to the actions of all rows
 

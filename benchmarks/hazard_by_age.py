@@ -33,7 +33,8 @@ from worldsim.observed import ObservedVectorEnv
 from worldsim.workflow.policies import act_in_dream, is_greedy, load_fitting_policy
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import WorldState
 
 AGES = ((1, 1), (2, 4), (5, 8), (9, 16), (17, 32))
 

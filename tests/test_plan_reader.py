@@ -26,7 +26,8 @@ from worldsim.plan_reader import PlanConfig, PlanMember, PlanReader
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
 from worldsim.training import fit
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import WorldState
 
 FUSE = 3  # steps from a flash to the moment that counts
 QUICK = PlanConfig(

@@ -21,7 +21,8 @@ from worldsim.observations import observation_layout, observation_space, observe
 from worldsim.rendering import to_rgb
 from worldsim.start_contexts import StartContexts
 from worldsim.window import Window
-from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator, seed_rows, without_draws
+from worldsim.world_model import WorldModel, row_generator, seed_rows, without_draws
+from worldsim.world_state import DreamStep, WorldState
 
 RENDER_MODES = ["human", "rgb_array"]
 

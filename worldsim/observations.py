@@ -12,7 +12,8 @@ from torch import Tensor
 
 from worldsim.data.actions import action_feature_count
 from worldsim.errors import UserError
-from worldsim.world_model import WorldModel, WorldState
+from worldsim.world_model import WorldModel
+from worldsim.world_state import WorldState
 
 Observation = Literal["pixels", "latent", "belief", "features", "frame_stack"]
 OBSERVATIONS: tuple[Observation, ...] = ("pixels", "latent", "belief", "features", "frame_stack")

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from worldsim.errors import UserError
 from worldsim.observations import observation_layout, observation_space, observe_state
-from worldsim.world_model import WorldModel, WorldState, row_generator, seed_rows, without_draws
+from worldsim.world_model import WorldModel, row_generator, seed_rows, without_draws
+from worldsim.world_state import WorldState
 
 Seeds = int | list[int | None] | None
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tests.evaluation.worlds import Oracle, OracleState
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.temperature import TEMPERATURES, calibrate_temperature
-from worldsim.world_model import DreamStep
+from worldsim.world_state import DreamStep
 
 
 class Kind(Oracle):

@@ -13,7 +13,7 @@ from torch import Tensor
 from tests.evaluation.worlds import Oracle, OracleState, picture
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.uncertainty import LEVELS, Uncertainty, measure_uncertainty
-from worldsim.world_model import DreamStep
+from worldsim.world_state import DreamStep
 
 
 class Doubtful(Oracle):

@@ -23,7 +23,8 @@ from worldsim.scripted_policies import StickyRandom
 from worldsim.start_contexts import draw_contexts
 from worldsim.tokenizers.build import build_tokenizer, tokenizer_fingerprint
 from worldsim.tokenizers.config import TokenizerConfig
-from worldsim.world_model import DreamStep, WorldModel
+from worldsim.world_model import WorldModel
+from worldsim.world_state import DreamStep
 
 SHAPE = (16, 16, 3)
 EDGE = 15

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.stretches import pictured_frames
-from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import DreamStep, WorldState
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
-from worldsim.world_model import DreamStep, WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import DreamStep, WorldState
 
 FRAMES_AT_ONCE = 256  # through the tokenizer
 

@@ -16,7 +16,8 @@ from worldsim.evaluation.stretches import decode, draw_stretches, dream_along, s
 from worldsim.observations import observe_state
 from worldsim.rendering import Frames, enlarged, heat, labelled, side_by_side, tiled
 from worldsim.scripted_policies import StickyRandom, UniformRandom
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import WorldState
 
 PICTURE_PIXELS = 256  # about the height to which small frames are enlarged in videos
 TILE_PIXELS = 160  # the same where several dreams stand in one picture

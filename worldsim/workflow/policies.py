@@ -22,7 +22,8 @@ from worldsim.model_folder import load_model
 from worldsim.observations import observation_space, observe_state
 from worldsim.rollouts import Action
 from worldsim.scripted_policies import StickyRandom
-from worldsim.world_model import WorldModel, WorldState, row_generator
+from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import WorldState
 
 # Episodes that a worker plays at once: each has an env of its own, and an engine may take a hundred megabytes.
 SIDE_BY_SIDE = 16
