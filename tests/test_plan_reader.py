@@ -72,11 +72,11 @@ def mines(tmp_path_factory: pytest.TempPathFactory) -> EpisodeStore:
     return store
 
 
-def learner_of(config: PlanConfig, store: EpisodeStore) -> PlanLearner:
+def learner_of(config: PlanConfig, store: EpisodeStore, dtype: torch.dtype = torch.float32) -> PlanLearner:
     latents = encode_store(
         store, TOKENIZER, tokenizer_fingerprint(TOKENIZER), torch.device("cpu"), torch.float32, progress=False
     )
-    return PlanLearner(config, store, latents, TOKENIZER)
+    return PlanLearner(config, store, latents, TOKENIZER, dtype=dtype)
 
 
 def moments_of(store: EpisodeStore, episodes: list[int]) -> Moments:
@@ -87,8 +87,9 @@ def moments_of(store: EpisodeStore, episodes: list[int]) -> Moments:
     return Moments(learner.config, store, latents, TOKENIZER, np.array(episodes))
 
 
-def test_it_learns_which_plans_end_the_episode_and_when(mines: EpisodeStore) -> None:
-    learner = learner_of(replace(QUICK, members=2), mines)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_it_learns_which_plans_end_the_episode_and_when(mines: EpisodeStore, dtype: torch.dtype) -> None:
+    learner = learner_of(replace(QUICK, members=2), mines, dtype)
     for _ in range(QUICK.steps):
         metrics = learner.update()
     assert metrics["held_out_loss"] < 0.5 * metrics["held_out_constant"]  # flashes after the moment are not foreseen

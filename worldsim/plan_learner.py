@@ -19,6 +19,7 @@ from tqdm import tqdm
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
+from worldsim.device import autocast
 from worldsim.optimization import adamw
 from worldsim.plan_reader import PlanConfig, PlanMember, PlanReader
 from worldsim.reader_members import MembersLearner, draw_more_of, logit_of_share
@@ -50,10 +51,13 @@ class PlanLearner(MembersLearner):
         latents: LatentCache,
         tokenizer: AnyTokenizer,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> None:
-        """tokenizer: the one that made the latents; the reader sees frames as it draws them."""
-        self.config, self.device = config, torch.device(device)
+        """tokenizer: the one that made the latents; the reader sees frames as it draws them. dtype: of the products in
+        training; weights stay fp32.
+        """
+        self.config, self.device, self.dtype = config, torch.device(device), dtype
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.reader = PlanReader(config, store.spec.frame_shape, action_feature_count(store.spec)).to(self.device)
@@ -69,8 +73,9 @@ class PlanLearner(MembersLearner):
         """Cross-entropy of a step on moments of which those near endings are more than their share."""
         chosen, weight = self._train.draw(self.config.batch_size, self.config.near_fraction, self._random)
         batch = self._train.read(chosen, weight, self.device)
-        logits = member(batch.pictures, batch.taken, batch.planned)
-        losses = F.binary_cross_entropy_with_logits(logits, batch.ended, batch.weight, reduction="sum")
+        with autocast(self.device, self.dtype):
+            logits = member(batch.pictures, batch.taken, batch.planned)
+        losses = F.binary_cross_entropy_with_logits(logits.float(), batch.ended, batch.weight, reduction="sum")
         return losses / batch.weight.sum()
 
     @torch.no_grad()

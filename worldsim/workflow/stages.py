@@ -142,7 +142,7 @@ def train_plans(
 ) -> PlanReader:
     """The network that foresees what plans lead to, trained anew on the episodes there are by now."""
     seed = _round_seed(config, round_number)
-    learner = PlanLearner(config.plans, store, latents, tokenizer, machine.device, seed)
+    learner = PlanLearner(config.plans, store, latents, tokenizer, machine.device, machine.dtype, seed)
     _fit_round(learner, config, config.plans.steps, round_folders(run, round_number).plans, "plans", round_number)
     return learner.reader
 
