@@ -105,7 +105,7 @@ def test_it_learns_from_what_a_state_will_show_it(fuses: EpisodeStore) -> None:
     frames = torch.from_numpy(episode.frames.copy())
     state = model.start_episode(frames[:1], [row_generator(0)])
     for t in range(len(steps)):
-        held = torch.cat([state.past, state.shown[:, None]], dim=1)
+        held = torch.stack([*state.past, state.shown], dim=1)
         torch.testing.assert_close(held, shown[t : t + 1], atol=5e-3, rtol=0)  # cached latents are half precision
         taken = torch.from_numpy(episode.actions[t : t + 1])
         state, _ = model.observe(state, frames[t + 1 : t + 2], taken)
@@ -119,13 +119,16 @@ def test_a_step_tells_the_probability_that_the_network_foresees(actions: str) ->
     reader = tiny_reader(model)
     model.endings = reader
     state = model.start_from(model.start_contexts.rows(torch.tensor([0, 12])), [row_generator(i) for i in range(2)])
-    assert state.past.shape[1] == 2
-    assert plain.past.shape[1] == 0
+    assert len(state.past) == 2
+    assert not plain.past
+    assert not plain.readings
     space = model.spec.gym_action_space()
     space.seed(0)
-    for _ in range(3):
+    for index in range(5):
+        if index == 3:  # what the reader makes of frames is kept from step to step, and begins anew with its row
+            state = model.restart_rows(state, torch.tensor([1]), model.start_contexts.rows(torch.tensor([7])))
         taken = torch.from_numpy(np.stack([np.asarray(space.sample()) for _ in range(2)]))
-        frames = torch.cat([state.past, state.shown[:, None]], dim=1).clone()
+        frames = torch.stack([*state.past, state.shown], dim=1)
         state, step = model.step(state, taken)
         expected = reader(frames, state.action).sigmoid()
         torch.testing.assert_close(step.termination_probability, expected)
@@ -216,8 +219,8 @@ def test_a_context_may_be_longer_than_what_the_dynamics_see() -> None:
     short = model.start(latents[:, 2:], actions[:, 2:], there[:, 2:], there[:, 2:], [row_generator(0)])
     torch.testing.assert_close(long.belief, short.belief)
     size = tokens * channels
-    torch.testing.assert_close(long.past[0, :, :size], latents[0, :-1].flatten(1))
-    assert not short.past[0, :2].any()
+    torch.testing.assert_close(torch.cat(long.past)[:, :size], latents[0, :-1].flatten(1))
+    assert not torch.cat(short.past[:2]).any()
 
 
 def test_an_interrupted_training_ends_as_one_that_was_not(fuses: EpisodeStore, tmp_path: Path) -> None:

@@ -173,8 +173,8 @@ def test_weights_undo_the_taste_for_what_is_near_an_ending(mines: EpisodeStore) 
 def asked_of(model: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
     assert model.plans is not None
     features = action_features(model.spec, plans).expand(len(state.generators), -1, -1, -1)
-    pictures = torch.stack([state.decoded[:, -1], state.decoded[:, -3]], dim=1)
-    taken = torch.cat([state.past[:, -2:, -3:], state.action[:, None]], dim=1)
+    pictures = torch.stack([state.decoded[-1], state.decoded[-3]], dim=1)
+    taken = torch.stack([*(frame[:, -3:] for frame in state.past[-2:]), state.action], dim=1)
     return plan_risks(model.plans(pictures, taken, features))
 
 
@@ -190,8 +190,8 @@ def test_a_world_model_shows_it_the_frames_and_actions_before(stack_ages: tuple[
     for t in range(4):
         state, _ = model.step(state, torch.tensor([t % 3, 1]))
         frames.append(model.frames_of(state))
-    assert torch.equal(state.decoded[:, -1], frames[-1])
-    assert torch.equal(state.decoded[:, -3], frames[-3])
+    assert torch.equal(state.decoded[-1], frames[-1])
+    assert torch.equal(state.decoded[-3], frames[-3])
     risks = model.plan_risks(state, plans)
     torch.testing.assert_close(risks, asked_of(model, state, plans))
     torch.testing.assert_close(model.action_risks(state), action_risks(risks, plans))
@@ -213,9 +213,9 @@ def test_it_learns_from_what_a_state_will_show_it(mines: EpisodeStore) -> None:
     frames = torch.from_numpy(episode.frames.copy())
     state = model.start_episode(frames[:1], [row_generator(0)])
     for t in range(len(moments)):
-        seen = torch.stack([state.decoded[0, -1 - age] for age in QUICK.ages])
+        seen = torch.stack([state.decoded[-1 - age][0] for age in QUICK.ages])
         torch.testing.assert_close(seen, batch.pictures[t], atol=1, rtol=0)
-        torch.testing.assert_close(state.remembered[0, -2:, -3:], batch.taken[t])
+        torch.testing.assert_close(state.actions(2)[0], batch.taken[t])
         state, _ = model.observe(state, frames[t + 1 : t + 2], torch.from_numpy(episode.actions[t : t + 1]))
 
 

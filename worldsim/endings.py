@@ -113,21 +113,30 @@ class ReaderMember(nn.Module):
     def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int]) -> Tensor:
         """Logits (B,); see `EndingReader.forward`."""
         asked = torch.tensor(list(ages), device=shown.device)
-        read, inside = self.read_frames(shown, asked)
-        since = self.actions_since(torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1), asked)
-        age = F.one_hot(asked, self.frames).to(read).expand(len(read), -1, -1)
-        evidence = self.read_frame(self.hide(torch.cat([read, since, age], dim=-1))) * inside  # (B, K, EVIDENCE)
-        logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
-        return logits
+        read = self.read(shown[:, self.frames - 1 - asked])
+        return self.foresee(read, torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1), asked)
 
-    def read_frames(self, shown: Tensor, ages: Tensor) -> tuple[Tensor, Tensor]:
-        """The tokens of frames of some ages (K,), (B, K, N x TOKEN_OUTPUT), and whether they are there, (B, K, 1)."""
-        chosen = shown[:, self.frames - 1 - ages, : -self.action_size]  # (B, K, 2 N D)
-        inside = (chosen != 0).any(-1, keepdim=True)
-        numbers = chosen.unflatten(-1, (2, self.tokens, self.channels)).transpose(-3, -2)  # (B, K, N, 2, D)
+    def read(self, shown: Tensor) -> Tensor:
+        """Of frames (..., 2 N D + A) the tokens, and whether they are there, (..., N x TOKEN_OUTPUT + 1)."""
+        frames = shown[..., : -self.action_size]
+        inside = (frames != 0).any(-1, keepdim=True)
+        numbers = frames.unflatten(-1, (2, self.tokens, self.channels)).transpose(-3, -2)  # (..., N, 2, D)
         scaled = ((numbers.flatten(-2) - self.mean) / self.deviation).clamp(-INPUT_LIMIT, INPUT_LIMIT)
         place = self.place.expand(*scaled.shape[:-1], PLACE_WIDTH)
-        return self.read_token(torch.cat([scaled, place], dim=-1)).flatten(-2), inside
+        read = self.read_token(torch.cat([scaled, place], dim=-1)).flatten(-2)
+        return torch.cat([read, inside.to(read)], dim=-1)
+
+    def foresee(self, read: Tensor, actions: Tensor, ages: Tensor) -> Tensor:
+        """Logits (B,) from frames of some ages (K,), (B, K, N x TOKEN_OUTPUT + 1) as `read` gives them.
+
+        actions: (B, frames + 1, A), those that led to the frames, and the one taken now.
+        """
+        tokens, inside = read.tensor_split([-1], dim=-1)
+        age = F.one_hot(ages, self.frames).to(read).expand(len(read), -1, -1)
+        known = torch.cat([tokens, self.actions_since(actions, ages), age], dim=-1)
+        evidence = self.read_frame(self.hide(known)) * inside  # (B, K, EVIDENCE)
+        logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
+        return logits
 
     def actions_since(self, actions: Tensor, ages: Tensor) -> Tensor:
         """Of each age (K,) the actions that led to the frame and those since, (B, K, (ACTIONS_BEFORE + frames) A).
@@ -166,8 +175,27 @@ class EndingReader(nn.Module):
         now. ages: of the frames to be read, 0 being the newest; None: all of `self.ages`.
         """
         asked = self.ages if ages is None else ages
-        logits = torch.stack([member(shown, action, asked) for member in self.members])
-        return self.scale * joined(logits) + self.shift
+        return self._joined([member(shown, action, asked) for member in self.members])
+
+    def read(self, shown: Tensor) -> Tensor:
+        """What the members make of frames (..., 2 N D + A), (..., members, R): once, for all steps that see them."""
+        return torch.stack([member.read(shown) for member in self._each()], dim=-2)
+
+    def foresee(self, readings: Sequence[Tensor], actions: Tensor) -> Tensor:
+        """The same logits (B,) from what `read` made of the last frames, (B, members, R) each, oldest first.
+
+        actions: (B, frames + 1, A), those that led to the frames, and the one taken now.
+        """
+        read = torch.stack([readings[-1 - age] for age in self.ages], dim=2)  # (B, members, K, R)
+        ages = torch.tensor(self.ages, device=actions.device)
+        opinions = zip(self._each(), read.unbind(1), strict=True)
+        return self._joined([member.foresee(one, actions, ages) for member, one in opinions])
+
+    def _each(self) -> list[ReaderMember]:
+        return cast(list[ReaderMember], list(self.members))
+
+    def _joined(self, logits: list[Tensor]) -> Tensor:
+        return self.scale * joined(torch.stack(logits)) + self.shift
 
     @torch.no_grad()
     def rescale(self, scale: float, shift: float) -> None:
@@ -201,7 +229,7 @@ class EndingLearner(MembersLearner):
         optimizers = muon_and_adamw(self.reader, config.learning_rate, config.weight_decay, torch.float32, HIDDEN)
         super().__init__(config, self.reader, optimizers, random)
         mean, deviation = self._train.moments(random)
-        for member in cast(list[ReaderMember], list(self.reader.members)):
+        for member in self.reader._each():
             member.mean.copy_(mean)
             member.deviation.copy_(deviation)
             nn.init.constant_(member.logit.bias, logit_of_share(self._train.terminated))

@@ -82,7 +82,7 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
     An ordinary tensor of its own, whatever becomes of the state.
     """
     if observation == "pixels":
-        return model.frames_of(state).clone()
+        return model.frames_of(state)
     if observation == "belief":
         return state.belief.clone()
     if observation == "latent":
@@ -92,8 +92,9 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
     lowest, highest = _shown_bounds(model)
     now = state.shown.clamp(lowest, highest)  # (B, 2 N D + A)
     latents_and_change, action = now.tensor_split([-state.action.shape[1]], dim=1)
-    shown = state.past[:, state.past.shape[1] - (model.feature_frames - 1) :]  # the model may remember more
-    return torch.cat([shown.clamp(lowest, highest).flatten(1), latents_and_change, state.belief, action], dim=1)
+    shown = state.past[len(state.past) - (model.feature_frames - 1) :]  # the model may remember more
+    before = [frame.clamp(lowest, highest) for frame in shown]
+    return torch.cat([*before, latents_and_change, state.belief, action], dim=1)
 
 
 def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDArray[Any]:
@@ -103,7 +104,7 @@ def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDA
 
 def _frame_stack(model: WorldModel, state: WorldState) -> Tensor:
     """Decoded frames and planes of the last action, uint8 (B, H, W, K C + A)."""
-    frames = [state.decoded[:, -1 - age] for age in model.stack_ages]
+    frames = [state.decoded[-1 - age] for age in model.stack_ages]
     levels = (127.5 * (1 + state.action)).round().to(torch.uint8)  # (B, A)
     return torch.cat([*frames, levels[:, None, None].expand(-1, *frames[0].shape[1:3], -1)], dim=3)
 

@@ -127,8 +127,8 @@ class WorldModel:
         return self.tokenizer.decode(self.dynamics.scale.from_unit(latents))
 
     def frames_of(self, state: WorldState) -> Tensor:
-        """The current frames of a state, uint8 (B, H, W, C): those that it keeps, or drawn now."""
-        return state.decoded[:, -1] if state.decoded.shape[1] else self.decode(state.latents)
+        """The current frames of a state, uint8 (B, H, W, C), a copy of those that it keeps, or drawn now."""
+        return state.decoded[-1].clone() if state.decoded else self.decode(state.latents)
 
     @torch.inference_mode()
     def start(
@@ -163,10 +163,12 @@ class WorldModel:
         change[:, 1:] = (latents[:, 1:] - latents[:, :-1]) * has_action[:, 1:, None, None]
         shown = torch.cat([latents.flatten(2), change.flatten(2), features], dim=2) * present.to(self.device)[..., None]
         slots, kept = self.remembered_frames - 1, min(frames, self.remembered_frames) - 1
-        past = shown.new_zeros(batch, slots, shown.shape[2])
-        past[:, slots - kept :] = shown[:, frames - 1 - kept : frames - 1]
-        decoded = self._last_decoded(latents, present.to(self.device))
-        return WorldState(state, latents[:, -1], change[:, -1], features[:, -1], past, decoded, tuple(generators))
+        remembered = shown.new_zeros(batch, slots + 1, shown.shape[2])
+        remembered[:, slots - kept :] = shown[:, frames - 1 - kept :]
+        past, readings = remembered[:, :-1].unbind(1), self._readings(remembered)
+        decoded = self._last_decoded(latents, present.to(self.device)).unbind(1)
+        now = latents[:, -1], change[:, -1], features[:, -1]
+        return WorldState(state, *now, past, decoded, readings, tuple(generators))
 
     def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
         """State after the given contexts (B,), a row each."""
@@ -229,9 +231,9 @@ class WorldModel:
         plans: (P, H[, A]) actions, H up to the reader's horizon. Raises UserError without a reader of plans.
         """
         reader = self._plan_reader()
-        pictures = torch.stack([state.decoded[:, -1 - age] for age in reader.config.ages], dim=1)
+        pictures = torch.stack([state.decoded[-1 - age] for age in reader.config.ages], dim=1)
         features = action_features(self.spec, plans).to(self.device)  # (P, H, A)
-        taken = state.remembered[:, -reader.config.actions_before :, -features.shape[-1] :]
+        taken = state.actions(reader.config.actions_before)
         return plan_risks(reader(pictures, taken, features.expand(len(pictures), -1, -1, -1)))
 
     def _plan_reader(self) -> PlanReader:
@@ -256,16 +258,24 @@ class WorldModel:
         self, state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
     ) -> tuple[WorldState, DreamStep]:
         """The state one frame after `state`, and what that step shows. action: (B, A) features."""
-        frames = state.remembered
         if self.endings is not None:
-            logits = self.endings(frames[:, -self.endings.frames :], action)
+            actions = torch.cat([state.actions(self.endings.frames), action[:, None]], dim=1)
+            logits = self.endings.foresee(state.readings, actions)
             outcome = replace(outcome, termination_probability=logits.sigmoid())
         change = outcome.latents - state.latents
-        decoded = state.decoded
-        if decoded.shape[1]:
-            decoded = torch.cat([decoded[:, 1:], self.decode(outcome.latents)[:, None]], dim=1)
-        after = WorldState(dynamics, outcome.latents, change, action, frames[:, 1:], decoded, state.generators)
-        return after, DreamStep(**vars(outcome))
+        past, decoded, readings = (*state.past, state.shown)[1:], state.decoded, state.readings
+        if decoded:
+            decoded = (*decoded[1:], self.decode(outcome.latents))
+        after = WorldState(dynamics, outcome.latents, change, action, past, decoded, readings, state.generators)
+        return replace(after, readings=(*readings, *self._readings(after.shown[:, None]))[1:]), DreamStep(
+            **vars(outcome)
+        )
+
+    def _readings(self, shown: Tensor) -> tuple[Tensor, ...]:
+        """What the reader of endings makes of frames (B, T, 2 N D + A), of as many as it remembers."""
+        if self.endings is None:
+            return ()
+        return self.endings.read(shown[:, -self.endings.frames :]).unbind(1)
 
     def _last_decoded(self, latents: Tensor, present: Tensor) -> Tensor:
         """The frames of a history (B, T, N, D) that a state keeps, uint8 (B, S, H, W, C). present: bool (B, T)."""
