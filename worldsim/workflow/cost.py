@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
 from worldsim.distillation import ROWS
 from worldsim.dynamics.config import SIZES
+from worldsim.endings import ReaderMember, read_ages
+from worldsim.plan_reader import PlanMember
 from worldsim.workflow.config import RunConfig
 
-# Frames per second on two cores with bf16 matrix products, measured with the take_cover config; see benchmarks/LOG.md.
-COLLECTED_TICS_PER_SECOND = 8_000
-MATRIX_OPERATIONS_PER_SECOND = 250e9
+# What a run of take_cover did on one core with bf16 while another ran on the second, from its seconds.json (2026-11-29;
+# benchmarks/LOG.md). Networks this narrow wait for what lies between their products.
+COLLECTED_TICS_PER_SECOND = 4_000
+OPERATIONS_PER_SECOND = {"tokenizer": 100e9, "dynamics": 45e9, "endings": 27e9, "plans": 65e9, "dreams": 30e9}
 
 
 def describe_cost(config: RunConfig, spec: EnvSpec) -> str:
@@ -29,7 +36,7 @@ def describe_cost(config: RunConfig, spec: EnvSpec) -> str:
     hours = _training_seconds(config, spec, (tokens, latent_channels)) / 3600
     return (
         f"cost: {tics:,} real tics ({frames:,} frames), about {disk / 1e9:.2f} GB of disk, {memory / 1e9:.1f} GB of "
-        f"memory, {hours * 60:.0f} minutes of training on two CPU cores (much less on a GPU)"
+        f"memory, some {hours * 60:.0f} minutes of training on one CPU core (much less on a GPU)"
     )
 
 
@@ -70,9 +77,44 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
     # A generation of CMA-ES plays twice, to the end.
     horizon = 2 * config.dream.max_episode_steps if config.agent.kind == "cma_es" else config.agent.horizon
     dreams = sum(config.agent_updates) * horizon * config.dream.num_envs * per_step
-    return (_tokenizer_operations(config, spec) + dynamics + dreams) / MATRIX_OPERATIONS_PER_SECOND + (
-        sum(config.collect.tics) / COLLECTED_TICS_PER_SECOND
-    )
+    if config.agent.kind == "dagger":
+        dreams *= 2  # judging plans and learning what they say takes as long again
+    operations = {
+        "tokenizer": _tokenizer_operations(config, spec),
+        "dynamics": dynamics,
+        "endings": config.rounds * _endings_operations(config, spec, latent_shape),
+        "plans": config.rounds * _plans_operations(config, spec),
+        "dreams": dreams,
+    }
+    seconds = sum(count / OPERATIONS_PER_SECOND[stage] for stage, count in operations.items())
+    return seconds + sum(config.collect.tics) / COLLECTED_TICS_PER_SECOND
+
+
+def _endings_operations(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int, int]) -> float:
+    """Of one training; the backward pass counts twice."""
+    settings = config.endings
+    if not settings.steps:
+        return 0
+    actions = action_feature_count(spec)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        shown = torch.empty(1, settings.frames, 2 * math.prod(latent_shape) + actions)
+        ages = read_ages(settings.frames)
+        ReaderMember(settings, *latent_shape, actions)(shown, torch.empty(1, actions), ages)
+    # Most training steps read few of the frames.
+    return 3 * settings.steps * settings.members * settings.batch_size * counter.get_total_flops() * 0.4
+
+
+def _plans_operations(config: RunConfig, spec: EnvSpec) -> float:
+    """Of one training; the backward pass counts twice."""
+    settings = config.plans
+    if not settings.steps:
+        return 0
+    actions = action_feature_count(spec)
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        pictures = torch.empty(1, len(settings.ages), *spec.frame_shape)
+        taken, planned = torch.empty(1, settings.actions_before, actions), torch.empty(1, 1, settings.horizon, actions)
+        PlanMember(settings, spec.frame_shape, actions)(pictures, taken, planned)
+    return 3 * settings.steps * settings.members * settings.batch_size * counter.get_total_flops()
 
 
 def _tokenizer_operations(config: RunConfig, spec: EnvSpec) -> float:
