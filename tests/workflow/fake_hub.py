@@ -106,6 +106,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     data = base64.b64decode(entry["value"]["content"])
                     self.hub.repositories[found[1]][entry["value"]["path"]] = data
+                elif entry["key"] == "deletedFile":
+                    del self.hub.repositories[found[1]][entry["value"]["path"]]
             url = f"{self.hub.url}/{found[1]}/commit/{COMMIT}"
             return self._json({"success": True, "commitOid": COMMIT, "commitUrl": url, "hookOutput": ""})
         return self._unknown()

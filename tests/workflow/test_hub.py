@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,6 +74,10 @@ def test_through_the_hub_and_back(folder: Path, hub: FakeHub, tmp_path: Path, mo
     assert files(got) == sent
     push(str(got), "someone/columns", private=False)  # again, over the older one, with one header
     assert hub.repositories["someone/columns"]["README.md"].count(b"license: mit") == 1
+    hub.repositories["someone/columns"]["paper.pdf"] = b"somebody's own"
+    shutil.rmtree(got / "policy")
+    push(str(got), "someone/columns", private=False)  # an older model's policy does not stay beside a new one
+    assert set(hub.repositories["someone/columns"]) == {*files(got), "paper.pdf"}
 
 
 @pytest.mark.parametrize("name", ["dynamics.safetensors", "policy/policy.safetensors", "config.json"])

@@ -38,12 +38,13 @@ def pull(source: str, out: Path | None) -> Path:
     """Fetch a world model from `source`, OWNER/NAME on the hub or a folder (./NAME, /NAME), into `out`; returns it.
 
     out: a folder that is not there yet, by default models/NAME. It appears when all is there and fits together.
-    Raises UserError for a source that cannot be had or holds no whole model.
+    Raises UserError for a source that cannot be had or holds no whole model, PolicyFileError for a damaged policy.
     """
     local = _is_folder(source)
     if not local:
         _check_repository(source)
     target = out or Path("models") / Path(source).name
+    _check_free(target)
     with tempfile.TemporaryDirectory() as temporary:
         if local:
             fetched = model_folder(Path(source).expanduser())
@@ -61,7 +62,7 @@ def push(name_or_folder: str, target: str, *, private: bool) -> str:
     """Send a model (or a run's newest) to `target`, OWNER/NAME on the hub or a new folder; returns where it is.
 
     private: of a repository that is made for it. Raises UserError for a model that is not whole, and for whatever the
-    hub refuses.
+    hub refuses, PolicyFileError for a damaged policy.
     """
     local = _is_folder(target)
     if not local:
@@ -78,7 +79,13 @@ def push(name_or_folder: str, target: str, *, private: bool) -> str:
             card.write_text(_header() + card.read_text(encoding="utf-8"), encoding="utf-8")
         with _hub_errors(f"push to {target}"):
             client.create_repo(target, private=private, exist_ok=True)
-            client.upload_folder(repo_id=target, folder_path=temporary, commit_message="World model of worldsim")
+            # A policy of an older model would go along with the new one.
+            client.upload_folder(
+                repo_id=target,
+                folder_path=temporary,
+                commit_message="World model of worldsim",
+                delete_patterns=list(MODEL_FILES),
+            )
     return f"{client.endpoint}/{target}"
 
 
@@ -109,10 +116,14 @@ def _hub_errors(what: str) -> Iterator[None]:
         raise UserError(f"cannot {what}: {reason}; check the name, the network and `hf auth login`") from error
 
 
-def _place(folder: Path, target: Path) -> Path:
-    """A copy of a model folder at `target`, whole or not at all."""
+def _check_free(target: Path) -> None:
     if target.exists():
         raise UserError(f"{target} is there already: choose a new folder")
+
+
+def _place(folder: Path, target: Path) -> Path:
+    """A copy of a model folder at `target`, whole or not at all."""
+    _check_free(target)
     temporary = target.with_name(f".{target.name}.tmp")
     with explained("place the world model", target.parent):
         try:
