@@ -200,6 +200,19 @@ def test_no_bit_of_a_row_depends_on_what_another_does() -> None:
         assert not np.array_equal(one[0][2], two[0][2])
 
 
+@pytest.mark.parametrize("observation", OBSERVATIONS)
+def test_tensors_are_their_users_own(observation: str) -> None:
+    model = tiny_world()
+    model.stack_ages = (0, 1)
+    plain, changed = (DreamVectorEnv(model, 2, observation=observation, array="torch") for _ in range(2))
+    expected = plain.reset(seed=1)[0]
+    changed.reset(seed=1)[0].zero_()
+    for action in actions_for(plain, 3):
+        expected, given = (env.step(torch.from_numpy(action))[0] for env in (plain, changed))
+        assert torch.equal(expected, given)
+        given.zero_()
+
+
 def test_tensors_are_the_same_numbers_and_can_be_learned_from() -> None:
     model = tiny_world(max_episode_steps=4)
     arrays = DreamVectorEnv(model, 3, observation="features")

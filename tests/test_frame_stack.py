@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.worlds import ACTION_SPACES, NoiseEnv, tiny_world
+from tests.worlds import ACTION_SPACES, NoiseEnv, tiny_reader, tiny_world
 from worldsim.agents.networks import PolicyNetwork, network_spec
 from worldsim.data.actions import action_features
 from worldsim.dream import DreamVectorEnv
@@ -109,16 +109,23 @@ def test_a_context_shows_the_frames_it_holds() -> None:
 
 
 def test_a_saved_dream_goes_on_with_its_past() -> None:
-    rows = DreamVectorEnv(stacking_world(), ROWS, observation="frame_stack", precision="fp32")
+    model = stacking_world()
+    model.endings = tiny_reader(model)
+    rows = DreamVectorEnv(model, ROWS, observation="frame_stack", precision="fp32")
     rows.reset(seed=1)
     actions = np.zeros((6, ROWS), np.int64)
     for action in actions[:3]:
-        rows.step(action)
+        before = rows.step(action)[0]
     saved = rows.save_state()
-    first = [rows.step(action)[0] for action in actions]
-    np.testing.assert_array_equal(rows.load_state(saved), rows.load_state(saved))
-    for action, stack in zip(actions, first, strict=True):
-        np.testing.assert_array_equal(rows.step(action)[0], stack)
+    first = [rows.step(action) for action in actions]
+    for row in range(ROWS):  # a row that begins anew is written into what the others hold
+        np.testing.assert_array_equal(rows.load_state(saved), before)
+        rows.reset(options={"reset_mask": np.arange(ROWS) == row})
+    np.testing.assert_array_equal(rows.load_state(saved), before)
+    for action, (stack, *_, infos) in zip(actions, first, strict=True):
+        again = rows.step(action)
+        np.testing.assert_array_equal(again[0], stack)
+        np.testing.assert_array_equal(again[4]["termination_probability"], infos["termination_probability"])
 
 
 def test_some_rows_of_a_state_keep_their_frames() -> None:

@@ -195,6 +195,8 @@ def test_a_world_model_shows_it_the_frames_and_actions_before(stack_ages: tuple[
     risks = model.plan_risks(state, plans)
     torch.testing.assert_close(risks, asked_of(model, state, plans))
     torch.testing.assert_close(model.action_risks(state), action_risks(risks, plans))
+    with pytest.raises(UserError, match=r"plans of \d+ steps: this world model foresees"):
+        model.plan_risks(state, torch.zeros(1, 99, dtype=torch.int64))
     assert float(risks.std()) > 0
 
 

@@ -127,8 +127,8 @@ class WorldModel:
         return self.tokenizer.decode(self.dynamics.scale.from_unit(latents))
 
     def frames_of(self, state: WorldState) -> Tensor:
-        """The current frames of a state, uint8 (B, H, W, C), a copy of those that it keeps, or drawn now."""
-        return state.decoded[-1].clone() if state.decoded else self.decode(state.latents)
+        """The current frames of a state, uint8 (B, H, W, C): an ordinary tensor of its own."""
+        return (state.decoded[-1] if state.decoded else self.decode(state.latents)).clone()
 
     @torch.inference_mode()
     def start(
@@ -228,9 +228,12 @@ class WorldModel:
     def plan_risks(self, state: WorldState, plans: Tensor) -> Tensor:
         """(B, P), how likely each plan is to end the episode, by what the reader of plans sees: no frame is dreamt.
 
-        plans: (P, H[, A]) actions, H up to the reader's horizon. Raises UserError without a reader of plans.
+        plans: (P, H[, A]) actions, H up to the reader's horizon. Raises UserError for longer ones, and without a reader
+        of plans.
         """
         reader = self._plan_reader()
+        if plans.shape[1] > reader.config.horizon:
+            raise UserError(f"plans of {plans.shape[1]} steps: this world model foresees {reader.config.horizon}")
         pictures = torch.stack([state.decoded[-1 - age] for age in reader.config.ages], dim=1)
         features = action_features(self.spec, plans).to(self.device)  # (P, H, A)
         taken = state.actions(reader.config.actions_before)
