@@ -29,10 +29,11 @@ def describe_cost(config: RunConfig, spec: EnvSpec) -> str:
     frame_bytes = height * width * channels
     tokens, latent_channels = _latent_shape(config, spec)
     latent_bytes = tokens * latent_channels * 2
-    disk = frames * (frame_bytes + latent_bytes)
-    memory = 1.2e9 + frames * latent_bytes * 1.5
-    if config.plans.steps:  # their reader learns from decoded frames, of copies in a mirror too
-        memory += frames * frame_bytes * (2 if config.collect.mirror_actions else 1)
+    kept = frames * (2 if config.collect.mirror_actions else 1)  # copies in a mirror cost no tics
+    disk = kept * (frame_bytes + latent_bytes)
+    memory = 1.2e9 + kept * latent_bytes * 1.5
+    if config.plans.steps:  # their reader learns from decoded frames
+        memory += kept * frame_bytes
     hours = _training_seconds(config, spec, (tokens, latent_channels)) / 3600
     return (
         f"cost: {tics:,} real tics ({frames:,} frames), about {disk / 1e9:.2f} GB of disk, {memory / 1e9:.1f} GB of "
@@ -120,7 +121,7 @@ def _plans_operations(config: RunConfig, spec: EnvSpec) -> float:
 def _tokenizer_operations(config: RunConfig, spec: EnvSpec) -> float:
     height, width, channels = spec.frame_shape
     settings = config.tokenizer
-    frames = settings.steps * settings.batch_frames
+    frames = (settings.steps + (config.rounds - 1) * settings.refine_steps) * settings.batch_frames
     if settings.kind == "vit":
         patches = (height // settings.patch) * (width // settings.patch)
         drawn = patches if settings.decoder == "patches" else patches // math.prod(settings.merge)
