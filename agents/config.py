@@ -1,4 +1,4 @@
-"""Settings of the agents: actor-critic and CMA-ES."""
+"""Settings of the agents: actor-critic, CMA-ES and DAgger."""
 
 from __future__ import annotations
 

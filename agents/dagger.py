@@ -45,7 +45,8 @@ class DaggerLearner:
     """Teaches `policy`, a running average of the network that learns, from the dreams of one rollout per `update()`.
 
     n updates equal m, a restored checkpoint, and n - m, bit for bit. Raises AgentConfigError for settings out of range,
-    UnusableSpaceError for envs that tell no risks, or actions that are not discrete.
+    UnusableSpaceError for envs that tell no risks, or actions that are not discrete. Dreams of a model without a reader
+    of plans raise UserError when they are first asked.
     """
 
     def __init__(

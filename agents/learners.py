@@ -56,7 +56,7 @@ LEARNERS: dict[str, Callable[[AgentConfig, Envs, int, torch.device | str, torch.
 
 
 def check_agent(config: AgentConfig, num_envs: int) -> None:
-    """Raise AgentConfigError for the first setting of the chosen kind outside its range, or for a missing package."""
+    """Raise AgentConfigError for the first setting outside its range, or for a package that the kind needs."""
     if config.kind not in LEARNERS:
         raise AgentConfigError(f"kind must be one of {', '.join(LEARNERS)}, got '{config.kind}'.")
     if config.kind == "cma_es":

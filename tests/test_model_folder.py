@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tests.worlds import tiny_world
 from worldsim.dream import DreamVectorEnv
@@ -118,4 +119,13 @@ def test_weights_of_another_size_are_refused(folder: Path) -> None:
     config["dynamics"]["kind"] = "gpt"
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"'gpt' is unknown: choose one of dit, mdn_rnn"):
+        load_model(folder)
+
+
+def test_start_contexts_of_another_kind_are_refused(folder: Path) -> None:
+    path = folder / "start_contexts.safetensors"
+    tensors = load_file(path)
+    del tensors["present"]
+    save_file(tensors, path)
+    with pytest.raises(UserError, match=r"start_contexts.safetensors does not hold start contexts.*present"):
         load_model(folder)

@@ -111,7 +111,7 @@ class ReaderMember(nn.Module):
         nn.init.zeros_(self.logit.weight)
 
     def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int]) -> Tensor:
-        """Logits (B,); see `EndingReader.forward`."""
+        """Logits (B,); see `EndingReader.forward`. ages: of the frames to be read, 0 being the newest."""
         asked = torch.tensor(list(ages), device=shown.device)
         read = self.read(shown[:, self.frames - 1 - asked])
         return self.foresee(read, torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1), asked)
@@ -167,15 +167,14 @@ class EndingReader(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("shift", torch.zeros(()))
 
-    def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int] | None = None) -> Tensor:
+    def forward(self, shown: Tensor, action: Tensor) -> Tensor:
         """Logits (B,).
 
         shown: (B, frames, 2 N D + A), of each of the last frames latents at unit scale, changes and the action that led
         there, oldest first and 0 where there was none, as `WorldState.shown`. action: (B, A), features of the one taken
-        now. ages: of the frames to be read, 0 being the newest; None: all of `self.ages`.
+        now.
         """
-        asked = self.ages if ages is None else ages
-        return self._joined([member(shown, action, asked) for member in self.members])
+        return self._joined([member(shown, action, self.ages) for member in self.members])
 
     def read(self, shown: Tensor) -> Tensor:
         """What the members make of frames (..., 2 N D + A), (..., members, R): once, for all steps that see them."""

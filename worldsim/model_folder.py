@@ -139,7 +139,11 @@ def load_model(
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"{path} does not fit {folder / 'config.json'}: {reason}; fetch the model again") from None
-    contexts = StartContexts(**_load_tensors(folder / "start_contexts.safetensors"))
+    path = folder / "start_contexts.safetensors"
+    try:
+        contexts = StartContexts(**_load_tensors(path))
+    except TypeError as error:
+        raise UserError(f"{path} does not hold start contexts ({error}): fetch the model again") from None
     return WorldModel(
         spec,
         tokenizer,

@@ -107,7 +107,7 @@ class Moments:
         tokenizer: AnyTokenizer,
         episodes: NDArray[np.int64],
     ) -> None:
-        self._config, self._tokenizer = config, tokenizer
+        self._config, self._tokenizer, self._frame_shape = config, tokenizer, store.spec.frame_shape
         records = [store.steps(int(i)) for i in episodes]
         self._lengths = [len(one) for one in records]
         self._latents = [latents[int(i)] for i in episodes]
@@ -128,13 +128,15 @@ class Moments:
         """The moments' frames as the tokenizer draws them, uint8 (S, H, W, C): made when first asked for."""
         weights = next(self._tokenizer.parameters(), None)
         device = torch.device("cpu") if weights is None else weights.device
-        drawn = []
+        frames = torch.empty(len(self), *self._frame_shape, dtype=torch.uint8)  # they are too many to be copied
+        done = 0
         with torch.inference_mode(), tqdm(total=len(self), desc="decode", unit="frame", unit_scale=True) as bar:
             for length, latents in zip(self._lengths, self._latents, strict=True):
                 for part in torch.from_numpy(latents[:length].astype(np.float32)).split(DECODED_TOGETHER):
-                    drawn.append(self._tokenizer.decode(part.to(device)).cpu())
+                    frames[done : done + len(part)] = self._tokenizer.decode(part.to(device)).cpu()
+                    done += len(part)
                 bar.update(length)
-        return torch.cat(drawn)
+        return frames
 
     def ended(self) -> NDArray[np.bool_]:
         """Which steps ended their episode, (S,)."""

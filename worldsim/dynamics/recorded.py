@@ -13,7 +13,7 @@ from worldsim.dynamics.protocol import Outcome
 
 
 class RecordedSteps:
-    """`DiTDynamics.step` of dynamics on a GPU; the state that it is given stays whole."""
+    """`DiTDynamics.step` of dynamics on a GPU."""
 
     def __init__(self, dynamics: DiTDynamics) -> None:
         self.dynamics = dynamics
