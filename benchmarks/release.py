@@ -33,7 +33,8 @@ def release(run: Path, name: str, pretrained: Path = PRETRAINED) -> Path:
     source, target = model_with_policy(run), pretrained / name
     model = load_model(source)
     verdict = json.loads((run / "verdict.json").read_text(encoding="utf-8"))
-    model.training.update(_figures(verdict))
+    threads = json.loads((run / "config.json").read_text(encoding="utf-8"))["threads"]
+    model.training.update(_figures(verdict, threads))
     if target.exists():
         shutil.rmtree(target)
     save_model(model, target, small=True)
@@ -50,7 +51,8 @@ def size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _figures(verdict: dict[str, Any]) -> dict[str, str]:
+def _figures(verdict: dict[str, Any], threads: int) -> dict[str, str]:
+    """threads: that the run was told to use; 0: all there were."""
     scores = {"policy, real env": verdict["agent"], "policy, its dream": verdict["dream"]}
     scores |= {f"{name.replace('_', ' ')}, real env": score for name, score in verdict["baselines"].items()}
     figures = {}
@@ -58,7 +60,7 @@ def _figures(verdict: dict[str, Any]) -> dict[str, str]:
         low, high = score["ci95"]
         figures[f"return of {name}"] = f"{score['mean']:.0f} ({low:.0f} to {high:.0f}, {score['episodes']} episodes)"
     minutes = sum(verdict["seconds"].values()) / 60
-    return {**figures, "minutes for everything, two CPU cores": f"{minutes:.0f}"}
+    return {**figures, f"minutes for everything, CPU threads: {threads or 'all'}": f"{minutes:.0f}"}
 
 
 if __name__ == "__main__":
