@@ -163,12 +163,14 @@ class WorldModel:
         change[:, 1:] = (latents[:, 1:] - latents[:, :-1]) * has_action[:, 1:, None, None]
         shown = torch.cat([latents.flatten(2), change.flatten(2), features], dim=2) * present.to(self.device)[..., None]
         slots, kept = self.remembered_frames - 1, min(frames, self.remembered_frames) - 1
-        remembered = shown.new_zeros(batch, slots + 1, shown.shape[2])
-        remembered[:, slots - kept :] = shown[:, frames - 1 - kept :]
-        past, readings = remembered[:, :-1].unbind(1), self._readings(remembered)
+        past = shown.new_zeros(batch, slots, shown.shape[2])
+        past[:, slots - kept :] = shown[:, frames - 1 - kept : frames - 1]
+        readings: tuple[Tensor, ...] = ()
+        if self.endings is not None:
+            readings = self.endings.read(past[:, slots + 1 - self.endings.frames :]).unbind(1)
         decoded = self._last_decoded(latents, present.to(self.device)).unbind(1)
         now = latents[:, -1], change[:, -1], features[:, -1]
-        return WorldState(state, *now, past, decoded, readings, tuple(generators))
+        return WorldState(state, *now, past.unbind(1), decoded, readings, tuple(generators))
 
     def start_from(self, contexts: StartContexts, generators: Sequence[torch.Generator]) -> WorldState:
         """State after the given contexts (B,), a row each."""
@@ -261,24 +263,18 @@ class WorldModel:
         self, state: WorldState, dynamics: DynamicsState, outcome: Outcome, action: Tensor
     ) -> tuple[WorldState, DreamStep]:
         """The state one frame after `state`, and what that step shows. action: (B, A) features."""
+        shown, readings = state.shown, state.readings
         if self.endings is not None:
+            readings = (*readings, self.endings.read(shown))
             actions = torch.cat([state.actions(self.endings.frames), action[:, None]], dim=1)
-            logits = self.endings.foresee(state.readings, actions)
+            logits = self.endings.foresee(readings, actions)
             outcome = replace(outcome, termination_probability=logits.sigmoid())
         change = outcome.latents - state.latents
-        past, decoded, readings = (*state.past, state.shown)[1:], state.decoded, state.readings
+        past, decoded, readings = (*state.past, shown)[1:], state.decoded, readings[1:]
         if decoded:
             decoded = (*decoded[1:], self.decode(outcome.latents))
         after = WorldState(dynamics, outcome.latents, change, action, past, decoded, readings, state.generators)
-        return replace(after, readings=(*readings, *self._readings(after.shown[:, None]))[1:]), DreamStep(
-            **vars(outcome)
-        )
-
-    def _readings(self, shown: Tensor) -> tuple[Tensor, ...]:
-        """What the reader of endings makes of frames (B, T, 2 N D + A), of as many as it remembers."""
-        if self.endings is None:
-            return ()
-        return self.endings.read(shown[:, -self.endings.frames :]).unbind(1)
+        return after, DreamStep(**vars(outcome))
 
     def _last_decoded(self, latents: Tensor, present: Tensor) -> Tensor:
         """The frames of a history (B, T, N, D) that a state keeps, uint8 (B, S, H, W, C). present: bool (B, T)."""

@@ -43,7 +43,7 @@ class WorldState:
     (B, 2 N D + A), latents, change and action of the frames before, 0 where there was none, F being the model's
     `remembered_frames`. decoded: S of uint8 (B, H, W, C), frames as the tokenizer draws them, the current one last and
     the first one again where there were fewer; S is the model's `decoded_frames`. readings: what the reader of endings
-    makes of the frames that it remembers, the current one last, as `EndingReader.read`; empty without a reader.
+    makes of the frames before that it will still see, as `EndingReader.read`; empty without a reader.
     """
 
     dynamics: DynamicsState
