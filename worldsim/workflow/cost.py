@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -11,8 +12,8 @@ from worldsim.data.actions import action_feature_count
 from worldsim.data.episode import EnvSpec
 from worldsim.distillation import ROWS
 from worldsim.dynamics.config import SIZES
-from worldsim.endings import ReaderMember, read_ages
-from worldsim.plan_reader import PlanMember
+from worldsim.endings import EndingConfig, ReaderMember, read_ages
+from worldsim.plan_reader import PlanConfig, PlanMember
 from worldsim.workflow.config import RunConfig
 
 # What a run of take_cover did on one core with bf16 while another ran on the second, from its seconds.json (2026-11-29;
@@ -92,29 +93,35 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
 
 
 def _endings_operations(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int, int]) -> float:
-    """Of one training; the backward pass counts twice."""
-    settings = config.endings
-    if not settings.steps:
-        return 0
-    actions = action_feature_count(spec)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+    """Of one training."""
+    settings, actions = config.endings, action_feature_count(spec)
+
+    def forward() -> None:
         shown = torch.empty(1, settings.frames, 2 * math.prod(latent_shape) + actions)
         ages = read_ages(settings.frames)
         ReaderMember(settings, *latent_shape, actions)(shown, torch.empty(1, actions), ages)
-    # Most training steps read few of the frames.
-    return 3 * settings.steps * settings.members * settings.batch_size * counter.get_total_flops() * 0.4
+
+    return 0.4 * _reader_operations(settings, forward)  # most training steps read few of the frames
 
 
 def _plans_operations(config: RunConfig, spec: EnvSpec) -> float:
-    """Of one training; the backward pass counts twice."""
-    settings = config.plans
-    if not settings.steps:
-        return 0
-    actions = action_feature_count(spec)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+    """Of one training."""
+    settings, actions = config.plans, action_feature_count(spec)
+
+    def forward() -> None:
         pictures = torch.empty(1, len(settings.ages), *spec.frame_shape)
         taken, planned = torch.empty(1, settings.actions_before, actions), torch.empty(1, 1, settings.horizon, actions)
         PlanMember(settings, spec.frame_shape, actions)(pictures, taken, planned)
+
+    return _reader_operations(settings, forward)
+
+
+def _reader_operations(settings: EndingConfig | PlanConfig, forward: Callable[[], None]) -> float:
+    """Of a training of all members. forward: of one of them, for one row; the backward pass counts twice."""
+    if not settings.steps:
+        return 0
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        forward()
     return 3 * settings.steps * settings.members * settings.batch_size * counter.get_total_flops()
 
 
