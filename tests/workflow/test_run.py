@@ -192,6 +192,15 @@ def test_the_report_lies_in_the_run(finished_run: Path) -> None:
     assert "round 01" in text
 
 
+def test_a_reader_of_plans_trains_as_long_as_its_data_bear(finished_run: Path) -> None:
+    """Four steps on all 700 tics: three on the first 400."""
+    trained = []
+    for number in range(2):
+        lines = (finished_run / f"round-{number:02d}" / "plans" / "metrics.jsonl").read_text().splitlines()
+        trained.append(json.loads(lines[-1])["step"])
+    assert trained == [3, 4]
+
+
 def test_tensorboard_shows_the_dream_of_each_round(finished_run: Path) -> None:
     for number in (0, 1):
         events = read_events(finished_run / f"round-{number:02d}" / "dynamics" / "tensorboard")

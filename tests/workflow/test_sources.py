@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ def test_recordings_without_an_env_end_with_a_world_model(finished_run: Path, tm
     assert "no real env" in outcome.output
     assert (folder / "round-00" / "world_model" / "dynamics.safetensors").exists()
     assert not (folder / "round-00" / "agent").exists()
+    learned = (folder / "round-00" / "plans" / "metrics.jsonl").read_text().splitlines()
+    assert json.loads(learned[-1])["step"] == 4  # all of plans.steps: no round is to come
     assert not (folder / "verdict.json").exists()
     taken = EpisodeStore.open(folder / "episodes")
     assert {one.round for one in taken} == {0}

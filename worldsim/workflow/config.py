@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from worldsim.agents.config import AgentConfig
@@ -82,3 +83,12 @@ class RunConfig:
     agent_updates: list[int] = field(default_factory=lambda: [150])  # or generations of CMA-ES; one number per round
     agent: AgentConfig = field(default_factory=AgentConfig)
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+
+
+def plan_steps(config: RunConfig, round_number: int) -> int:
+    """Training steps of a round's reader of plans: of `plans.steps` the share that its tics have of all rounds' tics.
+
+    With the steps of the last round a reader of the first one learns its few hundred endings by heart.
+    """
+    tics = config.collect.tics
+    return math.ceil(config.plans.steps * sum(tics[: round_number + 1]) / sum(tics))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -14,7 +15,7 @@ from worldsim.distillation import ROWS
 from worldsim.dynamics.config import SIZES
 from worldsim.endings import EndingConfig, ReaderMember, read_ages
 from worldsim.plan_reader import PlanConfig, PlanMember
-from worldsim.workflow.config import RunConfig
+from worldsim.workflow.config import RunConfig, plan_steps
 
 # What a run of take_cover did on one core with bf16 while another ran on the second, from its seconds.json (2026-11-29;
 # benchmarks/LOG.md). Networks this narrow wait for what lies between their products.
@@ -85,7 +86,7 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
         "tokenizer": _tokenizer_operations(config, spec),
         "dynamics": dynamics,
         "endings": config.rounds * _endings_operations(config, spec, latent_shape),
-        "plans": config.rounds * _plans_operations(config, spec),
+        "plans": sum(_plans_operations(config, spec, number) for number in range(config.rounds)),
         "dreams": dreams,
     }
     seconds = sum(count / OPERATIONS_PER_SECOND[stage] for stage, count in operations.items())
@@ -104,9 +105,10 @@ def _endings_operations(config: RunConfig, spec: EnvSpec, latent_shape: tuple[in
     return 0.4 * _reader_operations(settings, forward)  # most training steps read few of the frames
 
 
-def _plans_operations(config: RunConfig, spec: EnvSpec) -> float:
-    """Of one training."""
-    settings, actions = config.plans, action_feature_count(spec)
+def _plans_operations(config: RunConfig, spec: EnvSpec, round_number: int) -> float:
+    """Of the training of a round."""
+    settings = replace(config.plans, steps=plan_steps(config, round_number))
+    actions = action_feature_count(spec)
 
     def forward() -> None:
         pictures = torch.empty(1, len(settings.ages), *spec.frame_shape)

@@ -26,7 +26,7 @@ from worldsim.workflow.cost import describe_cost
 from worldsim.workflow.folders import round_folders
 from worldsim.workflow.machine import choose_machine
 from worldsim.workflow.real_episodes import collect_episodes, environment_spec, play_round
-from worldsim.workflow.sources import describe_end, open_source, with_cost_of
+from worldsim.workflow.sources import as_walked, describe_end, open_source
 from worldsim.workflow.verdict import evaluate_run
 
 CONFIG = "config.json"
@@ -74,8 +74,8 @@ def _walk(
     spec = environment_spec(config, source)
     check_environment(config, spec)
     distributed.on_rank_0(lambda: _begin(config, folder, when_begun))
-    say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}")
-    say(describe_cost(config if source is None else with_cost_of(config, source), spec))
+    walked = config if source is None else as_walked(config, source)
+    say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}\n{describe_cost(walked, spec)}")
     clock = StageClock(folder / "seconds.json")
     measure = clock.measure if distributed.rank() == 0 else _unmeasured
 
@@ -101,7 +101,7 @@ def _walk(
                 endings = distributed.on_rank_0(foresee)
         if config.plans.steps:
             with measure(f"round {number}: plans"):
-                learn = partial(stages.train_plans, config, folder, number, store, latents, tokenizer, machine)
+                learn = partial(stages.train_plans, walked, folder, number, store, latents, tokenizer, machine)
                 plans = distributed.on_rank_0(learn)
         # In the last round alone: one agent's training does not earn a distillation back.
         if config.dynamics.distillation_steps and number == last_round:

@@ -54,9 +54,9 @@ def take_episodes(source: EpisodeStore, run: Path, compression: str) -> EpisodeS
     return store
 
 
-def with_cost_of(config: RunConfig, source: EpisodeStore) -> RunConfig:
-    """The config as it will be walked: with the tics of the source in place of those that round 0 would play, and
-    without later rounds where there is no env to play them in.
+def as_walked(config: RunConfig, source: EpisodeStore) -> RunConfig:
+    """The config as it is walked: with the tics of the source in place of those that round 0 would play, and without
+    later rounds where there is no env to play them in.
     """
     later = config.collect.tics[1:] if has_real_env(source.spec) else []
     collect = replace(config.collect, tics=[source.total_tics(), *later])

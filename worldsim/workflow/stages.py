@@ -34,7 +34,7 @@ from worldsim.tokenizers.build import AnyTokenizer, build_tokenizer, code_vector
 from worldsim.tokenizers.learner import TokenizerLearner
 from worldsim.training import Learner, fit
 from worldsim.training_log import TENSORBOARD
-from worldsim.workflow.config import RunConfig
+from worldsim.workflow.config import RunConfig, plan_steps
 from worldsim.workflow.folders import round_folders
 from worldsim.workflow.machine import Machine
 from worldsim.world_model import WorldModel
@@ -140,10 +140,14 @@ def train_plans(
     tokenizer: AnyTokenizer,
     machine: Machine,
 ) -> PlanReader:
-    """The network that foresees what plans lead to, trained anew on the episodes there are by now."""
+    """The network that foresees what plans lead to, trained anew on the episodes there are by now.
+
+    config: as the run is walked (`worldsim.workflow.sources.as_walked`), since the amount of data says how many steps.
+    """
     seed = _round_seed(config, round_number)
-    learner = PlanLearner(config.plans, store, latents, tokenizer, machine.device, machine.dtype, seed)
-    _fit_round(learner, config, config.plans.steps, round_folders(run, round_number).plans, "plans", round_number)
+    settings = replace(config.plans, steps=plan_steps(config, round_number))
+    learner = PlanLearner(settings, store, latents, tokenizer, machine.device, machine.dtype, seed)
+    _fit_round(learner, config, settings.steps, round_folders(run, round_number).plans, "plans", round_number)
     return learner.reader
 
 
