@@ -17,6 +17,7 @@ Both of moments at which some plan is deadly and some is safe.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,7 @@ from worldsim.workflow.policies import Watcher, load_fitting_policy
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import model_folder
 from worldsim.world_model import WorldModel, row_generator
+from worldsim.world_state import WorldState
 
 DEADLY, SAFE = 20.0, 32.0  # map units that a fireball comes near at most, or at least; its radius and the player's: 22
 EVERY, FIRST = 4, 16  # steps; earlier there is little to remember
@@ -83,13 +85,15 @@ def nearest(places: Floats, position: float, fireballs: list[Fireball]) -> Float
     return np.min(gaps, axis=0) if gaps else np.full(len(places), np.inf)
 
 
-def play(
+def moments(
     model: WorldModel, policy: NetworkPolicy, env: Env, seed: int, plans: torch.Tensor, meanings: list[str]
-) -> Judged:
-    """One real episode of the policy, and what reader and engine say of the plans (P, H) on its way."""
+) -> Iterator[tuple[WorldState, Floats]]:
+    """One real episode of the policy: at every fourth step its state, one row, and how near fireballs come on each of
+    the plans (P, H), (P,).
+    """
     game, met, watcher, generator = env.get_wrapper_attr("game"), set[int](), Watcher(model), row_generator(seed)
     directions = np.array([{"left": 1, "right": -1}.get(name, 0) for name in meanings])[plans.numpy()]
-    row, risks, gaps = np.zeros(1, np.int64), [], []
+    row = np.zeros(1, np.int64)
     frame, _ = env.reset(seed=seed)
     policy.reset(seed)
     watcher.reset()
@@ -98,14 +102,59 @@ def play(
         state = watcher.watch(frame[None], row, [generator], np.array([action]))
         player, fireballs = fireballs_of(game, met)
         if step >= FIRST and step % EVERY == 0:
-            risks.append(model.plan_risks(state, plans)[0].numpy())
             places = paths(directions, player.position_y, player.velocity_y)
-            gaps.append(nearest(places, player.position_y, fireballs["all"]))
+            yield state, nearest(places, player.position_y, fireballs["all"])
         action = policy.act(observe_state(model, state, model.agent_observation)[0])
         frame, _, terminated, truncated, _ = env.step(action)
         over, step = terminated or truncated, step + 1
+
+
+def play(
+    model: WorldModel, policy: NetworkPolicy, env: Env, seed: int, plans: torch.Tensor, meanings: list[str]
+) -> Judged:
+    """One real episode of the policy, and what reader and engine say of the plans (P, H) on its way."""
+    risks, gaps = [], []
+    for state, near in moments(model, policy, env, seed, plans, meanings):
+        risks.append(model.plan_risks(state, plans)[0].numpy())
+        gaps.append(near)
     shape = (len(risks), len(plans))
     return Judged(np.reshape(np.array(risks, np.float64), shape), np.reshape(np.array(gaps, np.float64), shape))
+
+
+class Scene(NamedTuple):
+    """What is needed to have a model's policy play Take Cover and to ask of plans: all from one folder."""
+
+    model: WorldModel
+    policy: NetworkPolicy
+    env: Env
+    meanings: list[str]
+
+
+def open_scene(name: Path) -> Scene:
+    """Of a model folder or a run folder. Raises UserError for what is no model of Take Cover with a reader of plans."""
+    folder = model_folder(name)
+    model = load_model(folder)
+    config = env_config(model.spec, folder)
+    if config.id != "VizdoomTakeCover-v1" or model.plans is None or config.frame_skip != TICS:
+        raise UserError(f"{name}: expected a model of Take Cover at frame skip {TICS} with a reader of plans")
+    policy = NetworkPolicy(load_fitting_policy(folder / "policy", model), greedy=True)
+    env = envs.make(config)
+    env.get_wrapper_attr("game").set_objects_info_enabled(True)
+    return Scene(model, policy, env, envs.describe(env, config)["action_meanings"])
+
+
+def check_steps(steps: int, model: WorldModel) -> None:
+    """Raises UserError for plans of more steps than the model's reader looks ahead."""
+    assert model.plans is not None
+    horizon = model.plans.config.horizon
+    if not 1 <= steps <= horizon:
+        raise UserError(f"--steps {steps}: expected 1 to {horizon}, as far as this reader of plans looks")
+
+
+def running(plans: torch.Tensor, meanings: list[str]) -> NDArray[np.bool_]:
+    """Which of the plans (P, H) never stand still, (P,)."""
+    standing = {action for action, name in enumerate(meanings) if name not in ("left", "right")}
+    return np.array([not standing & set(plan) for plan in plans.tolist()])
 
 
 def main() -> None:
@@ -113,31 +162,18 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
     keep_freed_memory()
-    folder = model_folder(arguments.model)
-    model = load_model(folder)
-    config = env_config(model.spec, folder)
-    if config.id != "VizdoomTakeCover-v1" or model.plans is None or config.frame_skip != TICS:
-        raise UserError(
-            f"{arguments.model}: expected a model of Take Cover at frame skip {TICS} with a reader of plans"
-        )
-    horizon = model.plans.config.horizon
-    if not 1 <= arguments.steps <= horizon:
-        raise UserError(f"--steps {arguments.steps}: expected 1 to {horizon}, as far as this reader of plans looks")
-    policy = NetworkPolicy(load_fitting_policy(folder / "policy", model), greedy=True)
-    env = envs.make(config)
-    env.get_wrapper_attr("game").set_objects_info_enabled(True)
-    meanings = envs.describe(env, config)["action_meanings"]
+    model, policy, env, meanings = open_scene(arguments.model)
+    check_steps(arguments.steps, model)
     plans = simple_plans(len(meanings), arguments.steps)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     episodes = [play(model, policy, env, seed, plans, meanings) for seed in tqdm(seeds, unit="episode")]
     env.close()
     judged = Judged(*(np.concatenate(parts) for parts in zip(*episodes, strict=True)))
-    standing = [action for action, name in enumerate(meanings) if name not in ("left", "right")]
-    running = judged.of_plans(np.array([not set(standing) & set(plan) for plan in plans.tolist()]))
+    moving = judged.of_plans(running(plans, meanings))
     deadly, at_random = pick(judged)
     print(
         f"plans of {arguments.steps} steps, {len(judged.mixed().risks)} of {len(judged.risks)} moments: "
-        f"order {order(judged):.3f} ({order(running):.3f}), pick {deadly:.3f}, random {at_random:.3f}"
+        f"order {order(judged):.3f} ({order(moving):.3f}), pick {deadly:.3f}, random {at_random:.3f}"
     )
 
 
