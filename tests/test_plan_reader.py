@@ -250,3 +250,20 @@ def test_an_interrupted_training_ends_as_one_that_was_not(mines: EpisodeStore, t
     fit(resumed, steps=6, folder=tmp_path / "parts", name="plans", progress=False)
     for name, tensor in whole.reader.state_dict().items():
         torch.testing.assert_close(resumed.reader.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("group_norm", [False, True])
+def test_contrast_counts_for_nothing_only_behind_norms(group_norm: bool) -> None:
+    """Frames three times as far from grey are the same to a reader with norms."""
+    config = replace(QUICK, group_norm=group_norm, ages=[0])
+    torch.manual_seed(0)
+    member = PlanMember(config, SHAPE, 3).eval()
+    torch.nn.init.normal_(member.logit.weight)
+    for layer in member.look:
+        if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
+            torch.nn.init.zeros_(layer.bias)
+    faint = torch.randint(86, 170, (4, 1, *SHAPE), dtype=torch.uint8)
+    strong = (3 * faint.int() - 255).to(torch.uint8)
+    asked = (torch.zeros(4, 2, 3), torch.zeros(4, 1, 5, 3))
+    change = (member(strong, *asked) - member(faint, *asked)).abs().max()
+    assert bool(change < 0.01) == group_norm

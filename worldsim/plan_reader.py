@@ -19,6 +19,7 @@ from worldsim.errors import UserError
 from worldsim.reader_members import joined
 
 WIDTHS = (16, 64)  # channels after the first convolution and after each other
+CHANNELS_OF_A_GROUP = 8
 HIDDEN = 256
 
 
@@ -26,11 +27,13 @@ HIDDEN = 256
 class PlanConfig:
     """The network that foresees what plans lead to, and how it is trained.
 
-    steps: of training; 0: there is none. horizon: steps of a plan. ages: of the frames that it sees, in steps, 0 being
-    the current one. actions_before: how many of the actions that led here it knows. strides: of its convolutions, down
-    and across. members: networks that learn apart and whose mean counts: plans chosen by one alone are those that it
-    errs about. batch_size: moments in each training step. near_fraction: how many of them have an ending within the
+    steps: of training on all the tics of a run; rounds that have fewer of them take as much smaller a share of the
+    steps. 0: there is no reader. horizon: steps of a plan. ages: of the frames that it sees, in steps, 0 being the
+    current one. actions_before: how many of the actions that led here it knows. strides: of its convolutions, down and
+    across. members: networks that learn apart and whose mean counts: plans chosen by one alone are those that it errs
+    about. batch_size: moments in each training step. near_fraction: how many of them have an ending within the
     horizon; the loss takes their true share. frame_dropout: share of the frames that it is not shown in training.
+    group_norm: behind each convolution; without, it takes twice the steps to see as much.
     """
 
     steps: int = 0
@@ -39,6 +42,7 @@ class PlanConfig:
     actions_before: int = 12
     # What lies above one another may be joined early, what lies side by side must not.
     strides: list[list[int]] = field(default_factory=lambda: [[4, 2], [4, 2], [4, 1]])
+    group_norm: bool = True
     members: int = 1
     batch_size: int = 256
     near_fraction: float = 0.5
@@ -76,7 +80,10 @@ class PlanMember(nn.Module):
         before = len(config.ages) * frame_shape[2]
         for index, (down, across) in enumerate(config.strides):
             after = WIDTHS[min(index, len(WIDTHS) - 1)]
-            layers += [nn.Conv2d(before, after, (down + 2, across + 2), (down, across), 1), nn.SiLU()]
+            layers.append(nn.Conv2d(before, after, (down + 2, across + 2), (down, across), 1))
+            if config.group_norm:
+                layers.append(nn.GroupNorm(after // CHANNELS_OF_A_GROUP, after))
+            layers.append(nn.SiLU())
             before = after
         self.look = nn.Sequential(*layers, nn.Flatten(), nn.LayerNorm(before * height * width))
         known = before * height * width + config.actions_before * action_size + len(config.ages)
