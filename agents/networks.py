@@ -31,7 +31,7 @@ class NetworkSpec:
     layout: of a world model's features: "frames", "tokens", "channels", "belief" and "action"; a row holds latents and
     then their changes, tokens x channels each, the belief, and the last action; before them stand, oldest first,
     latents, changes and action of the other frames. Of pictures: how many planes at the end tell the last "action".
-    None: observations of which nothing is known. strides: see `worldsim.agents.pictures`.
+    None: observations of which nothing is known. strides, group_norm: of pictures, see `worldsim.agents.pictures`.
     action_space: plain data, see `describe_action_space`. hidden: widths of the trunk; without any it is linear,
     and sees latents and belief alone.
     reads: how many fixed random directions of the inputs the trunk sees; 0: the inputs themselves. deterministic: the
@@ -46,6 +46,7 @@ class NetworkSpec:
     deterministic: bool = False
     layout: dict[str, int] | None = None
     strides: tuple[tuple[int, int], ...] = ()
+    group_norm: bool = True
 
 
 def network_spec(
@@ -223,7 +224,9 @@ def _told_planes(spec: NetworkSpec) -> int:
 
 
 def _build_inputs(spec: NetworkSpec) -> Inputs | Pictures:
-    return Pictures(spec.observation_shape, spec.strides, _told_planes(spec)) if spec.pixels else Inputs(spec)
+    if not spec.pixels:
+        return Inputs(spec)
+    return Pictures(spec.observation_shape, spec.strides, _told_planes(spec), spec.group_norm)
 
 
 def _feature_reader(spec: NetworkSpec) -> TokenReader | HistoryReader | LatentsAndBelief:

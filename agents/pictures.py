@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from worldsim.agents.errors import UnusableSpaceError
 
 WIDTHS = (16, 64)  # channels after the first convolution and after each other
+CHANNELS_OF_A_GROUP = 8
 SMALL = 7  # sides up to which pictures are made smaller where nothing else was asked for
 
 
@@ -18,10 +19,12 @@ class Pictures(nn.Module):
 
     Convolutions of given strides, each reading one pixel more on every side than it steps over, and what they see,
     flattened and normalised. planes: how many of the last channels tell a number each, the same in all pixels; they
-    pass the convolutions by and stand at the end of the inputs, in [-1, 1].
+    pass the convolutions by and stand at the end of the inputs, in [-1, 1]. group_norm: behind each convolution.
     """
 
-    def __init__(self, shape: Sequence[int], strides: Sequence[Sequence[int]], planes: int) -> None:
+    def __init__(
+        self, shape: Sequence[int], strides: Sequence[Sequence[int]], planes: int, group_norm: bool = True
+    ) -> None:
         super().__init__()
         self.shape, self.planes = tuple(shape), planes
         # Convolutions take most of an agent's time and stand this precision, three times as fast on many machines.
@@ -31,7 +34,10 @@ class Pictures(nn.Module):
         before = shape[2] - planes
         for index, (down, across) in enumerate(strides or usual_strides(*shape[:2])):
             after = _width(index)
-            layers += [nn.Conv2d(before, after, (down + 2, across + 2), (down, across), 1), nn.SiLU()]
+            layers.append(nn.Conv2d(before, after, (down + 2, across + 2), (down, across), 1))
+            if group_norm:
+                layers.append(nn.GroupNorm(after // CHANNELS_OF_A_GROUP, after))
+            layers.append(nn.SiLU())
             before = after
         self.convolutions = nn.Sequential(*layers, nn.Flatten())
         self.norm = nn.LayerNorm(seen)

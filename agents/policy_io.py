@@ -131,6 +131,7 @@ def _spec(config: Mapping[str, Any]) -> NetworkSpec:
         bool(spec.get("deterministic", False)),
         None if spec.get("layout") is None else {"frames": 1, **spec["layout"]},
         tuple((int(down), int(across)) for down, across in spec.get("strides", [])),
+        bool(spec.get("group_norm", False)),
     )
 
 

@@ -43,6 +43,18 @@ def test_planes_pass_the_convolutions_by() -> None:
     torch.testing.assert_close(pictures(shown)[:, :-2], inputs[:, :-2])
 
 
+@pytest.mark.parametrize("group_norm", [False, True])
+def test_faint_pictures_look_like_strong_ones_to_norms(group_norm: bool) -> None:
+    """A picture three times as far from grey is another one without them."""
+    pictures = Pictures((16, 16, 3), (), planes=0, group_norm=group_norm)
+    for layer in pictures.convolutions:
+        if isinstance(layer, torch.nn.Conv2d) and layer.bias is not None:
+            torch.nn.init.zeros_(layer.bias)
+    faint = torch.randint(86, 170, (4, 16, 16, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    strong = (3 * faint.int() - 255).to(torch.uint8)
+    assert bool((pictures(strong) - pictures(faint)).abs().max() < 0.05) == group_norm
+
+
 def test_half_precision_sees_nearly_the_same() -> None:
     pictures = Pictures((32, 32, 3), (), planes=0)
     shown = random_pictures(4, 32, 32, 3)

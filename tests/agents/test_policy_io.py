@@ -53,6 +53,20 @@ def test_what_is_known_of_the_observations_is_kept(tmp_path: Path) -> None:
     torch.testing.assert_close(restored(observations).log_probs, network(observations).log_probs, rtol=0, atol=0)
 
 
+def test_policies_of_before_there_were_group_norms_have_none(tmp_path: Path) -> None:
+    older = NetworkSpec((16, 16, 3), True, {"type": "discrete", "n": 2, "start": 0}, (8,), group_norm=False)
+    network = PolicyNetwork(older, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(network.head.weight, generator=torch.Generator().manual_seed(1))
+    save_policy(network, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["spec"]["group_norm"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    restored = load_policy(tmp_path)
+    assert restored.spec == older
+    pictures = torch.randint(256, (4, 16, 16, 3), generator=torch.Generator().manual_seed(2), dtype=torch.uint8)
+    torch.testing.assert_close(restored(pictures).log_probs, network(pictures).log_probs, rtol=0, atol=0)
+
+
 def test_the_value_lies_beside_its_policy(policy: PolicyNetwork, tmp_path: Path) -> None:
     value = ValueNetwork(SPEC, torch.Generator().manual_seed(3))
     torch.nn.init.normal_(value.head.weight, generator=torch.Generator().manual_seed(4))
