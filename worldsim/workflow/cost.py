@@ -86,7 +86,7 @@ def _training_seconds(config: RunConfig, spec: EnvSpec, latent_shape: tuple[int,
         "tokenizer": _tokenizer_operations(config, spec),
         "dynamics": dynamics,
         "endings": config.rounds * _endings_operations(config, spec, latent_shape),
-        "plans": sum(_plans_operations(config, spec, number) for number in range(config.rounds)),
+        "plans": _plans_operations(config, spec),
         "dreams": dreams,
     }
     seconds = sum(count / OPERATIONS_PER_SECOND[stage] for stage, count in operations.items())
@@ -105,9 +105,9 @@ def _endings_operations(config: RunConfig, spec: EnvSpec, latent_shape: tuple[in
     return 0.4 * _reader_operations(settings, forward)  # most training steps read few of the frames
 
 
-def _plans_operations(config: RunConfig, spec: EnvSpec, round_number: int) -> float:
-    """Of the training of a round."""
-    settings = replace(config.plans, steps=plan_steps(config, round_number))
+def _plans_operations(config: RunConfig, spec: EnvSpec) -> float:
+    """Of the trainings of all rounds."""
+    settings = replace(config.plans, steps=sum(plan_steps(config, number) for number in range(config.rounds)))
     actions = action_feature_count(spec)
 
     def forward() -> None:
