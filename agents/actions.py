@@ -8,6 +8,7 @@ actions into those of the env.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,10 @@ _NODES, _WEIGHTS = np.polynomial.hermite_e.hermegauss(5)
 _WEIGHTS = _WEIGHTS / _WEIGHTS.sum()
 LOG_STD_RANGE = (-4.0, 1.0)
 
+# What actions are drawn with: one for all rows, or one for each; None: torch's own. They live on the CPU, so that no
+# draw depends on the device.
+Generators = torch.Generator | Sequence[torch.Generator] | None
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -30,9 +35,9 @@ class Categorical:
 
     log_probs: Tensor
 
-    def sample(self, generator: torch.Generator | None) -> Tensor:
-        """Raw actions (B,) int64. The generator lives on the CPU, so that a draw does not depend on the device."""
-        noise = torch.empty(self.log_probs.shape).exponential_(generator=generator).to(self.log_probs.device)
+    def sample(self, generator: Generators) -> Tensor:
+        """Raw actions (B,) int64."""
+        noise = _drawn(self.log_probs, generator, lambda rows, one: rows.exponential_(generator=one))
         return (self.log_probs - noise.log()).argmax(-1)  # Gumbel-max
 
     def mode(self) -> Tensor:
@@ -58,7 +63,7 @@ class MultiCategorical:
 
     parts: tuple[Categorical, ...]
 
-    def sample(self, generator: torch.Generator | None) -> Tensor:
+    def sample(self, generator: Generators) -> Tensor:
         """Raw actions (B, K) int64."""
         return torch.stack([part.sample(generator) for part in self.parts], -1)
 
@@ -86,9 +91,9 @@ class SquashedGaussian:
     mean: Tensor
     log_std: Tensor
 
-    def sample(self, generator: torch.Generator | None) -> Tensor:
+    def sample(self, generator: Generators) -> Tensor:
         """Raw actions (B, A) float32, before tanh."""
-        noise = torch.randn(self.mean.shape, generator=generator).to(self.mean.device)
+        noise = _drawn(self.mean, generator, lambda rows, one: rows.normal_(generator=one))
         return self.mean + self.log_std.exp() * noise
 
     def mode(self) -> Tensor:
@@ -119,6 +124,13 @@ class SquashedGaussian:
 
 
 Distribution = Categorical | MultiCategorical | SquashedGaussian
+
+
+def _drawn(like: Tensor, generator: Generators, fill: Callable[[Tensor, torch.Generator | None], Tensor]) -> Tensor:
+    """Noise float32 (B, A) on the device of `like` (B, A)."""
+    if isinstance(generator, Sequence):
+        return torch.stack([fill(torch.empty(like.shape[1:]), one) for one in generator]).to(like.device)
+    return fill(torch.empty(like.shape), generator).to(like.device)
 
 
 def describe_action_space(space: gym.Space[Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from worldsim.agents.actions import ActionCoder, Distribution, describe_action_space
+from worldsim.agents.actions import ActionCoder, Distribution, Generators, describe_action_space
 from worldsim.agents.errors import UnusableSpaceError
 from worldsim.agents.pictures import Pictures, seen_size
 
@@ -329,14 +329,14 @@ class PolicyNetwork(nn.Module):
     def act(
         self,
         observations: np.ndarray[Any, Any] | Tensor,
-        generator: torch.Generator | None = None,
+        generator: Generators = None,
         greedy: bool = False,
         temperature: float = 1.0,
     ) -> np.ndarray[Any, Any]:
         """Environment actions for observations (B, ...), as `ActionCoder.decode` gives them.
 
-        generator: a CPU generator to sample with; None uses torch's global one. greedy: the mode, without a draw, as a
-        deterministic policy always acts.
+        generator: a CPU generator to sample with, or one for each row; None uses torch's global one. greedy: the mode,
+        without a draw, as a deterministic policy always acts.
         temperature: above 0; divides a discrete policy's logits, multiplies a Box policy's standard deviation.
         """
         policy = self(torch.as_tensor(observations).to(self.head.weight.device))

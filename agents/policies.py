@@ -1,7 +1,8 @@
-"""A network as a policy for one episode at a time."""
+"""A network as a policy: for one episode at a time, or for several side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -64,3 +65,25 @@ class NetworkPolicy:
         self.__dict__.update(state)
         self._generator = torch.Generator()
         self._generator.set_state(state["_generator"])
+
+
+class NetworkRows:
+    """A policy network on several episodes side by side, a row each: one pass serves them all.
+
+    A row acts as a `NetworkPolicy` that was reset with its seed, but for what a batch rounds differently.
+    """
+
+    def __init__(self, network: PolicyNetwork, *, greedy: bool = False) -> None:
+        """greedy: the most probable actions."""
+        self._network, self._greedy = network, greedy
+        self._generators: list[torch.Generator] = []
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin a new episode in each row."""
+        self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def act(self, observations: np.ndarray[Any, Any], rows: np.ndarray[Any, Any]) -> list[Any]:
+        """The actions of the rows (P,) that still play: ints for Discrete, else arrays."""
+        generators = [self._generators[row] for row in rows]
+        actions = self._network.act(observations, generators, self._greedy)
+        return actions.tolist() if self._network.actions.single else list(actions)

@@ -35,9 +35,10 @@ from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import load_model
 from worldsim.observations import observe_state
 from worldsim.rollouts import Env
-from worldsim.workflow.policies import Watcher, load_fitting_policy
+from worldsim.workflow.policies import load_fitting_policy
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import model_folder
+from worldsim.workflow.watching import Watcher
 from worldsim.world_model import WorldModel, row_generator
 from worldsim.world_state import WorldState
 

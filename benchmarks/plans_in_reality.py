@@ -28,9 +28,10 @@ from worldsim.data.files import write_json
 from worldsim.evaluation.statistics import bootstrap_interval
 from worldsim.memory import keep_freed_memory
 from worldsim.rollouts import Action, play_many
-from worldsim.workflow.policies import SIDE_BY_SIDE, Watcher
+from worldsim.workflow.policies import SIDE_BY_SIDE
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.watching import Watcher
 from worldsim.world_model import WorldModel, row_generator
 
 

@@ -31,7 +31,7 @@ from worldsim.evaluation.verdict import print_verdict
 from worldsim.model_folder import load_model
 from worldsim.workflow.config import EvaluateConfig
 from worldsim.workflow.machine import Machine
-from worldsim.workflow.policies import DreamTrainedPolicy
+from worldsim.workflow.policies import DreamTrainedPolicy, EachRow
 from worldsim.workflow.showing import model_folder
 from worldsim.workflow.verdict import judge
 
@@ -99,7 +99,7 @@ def load_learned(folder: Path, learned: Path, *, greedy: bool, dtype: torch.dtyp
     """What PPO learned, on real frames that the world model in `folder` looks at; for worker processes."""
     policy = PPO.load(learned, device="cpu")
     return DreamTrainedPolicy(
-        load_model(folder, dtype=dtype), partial(Sb3Policy, policy, greedy=greedy), name="sb3-ppo"
+        load_model(folder, dtype=dtype), EachRow(partial(Sb3Policy, policy, greedy=greedy)), name="sb3-ppo"
     )
 
 

@@ -40,7 +40,7 @@ from worldsim.data.files import write_json
 from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.statistics import bootstrap_interval
 from worldsim.rollouts import Env, play_side_by_side, several
-from worldsim.workflow.policies import SIDE_BY_SIDE, DreamTrainedPolicy
+from worldsim.workflow.policies import SIDE_BY_SIDE, DreamTrainedPolicy, EachRow
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here, model_folder
 from worldsim.world_model import WorldModel
@@ -141,7 +141,7 @@ def play(
 ) -> list[float]:
     """Returns of an episode in each env; `lessons` grow."""
     rows = iter(planners)  # a policy is made for each row, in order
-    policy = DreamTrainedPolicy(model, lambda: Pupil(next(rows), network, lessons))
+    policy = DreamTrainedPolicy(model, EachRow(lambda: Pupil(next(rows), network, lessons)))
     return [result.total_reward for result in play_side_by_side(real, policy, list(seeds), keep_frames=False)]
 
 

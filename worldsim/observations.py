@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import gymnasium as gym
@@ -88,7 +89,7 @@ def observed(model: WorldModel, state: WorldState, observation: str) -> Tensor:
     if observation == "latent":
         return model.dynamics.scale.clamp(state.latents).flatten(1).clone()
     if observation == "frame_stack":
-        return _frame_stack(model, state)
+        return frame_stack(model, state.decoded, state.action)
     lowest, highest = _shown_bounds(model)
     now = state.shown.clamp(lowest, highest)  # (B, 2 N D + A)
     latents_and_change, action = now.tensor_split([-state.action.shape[1]], dim=1)
@@ -102,10 +103,14 @@ def observe_state(model: WorldModel, state: WorldState, observation: str) -> NDA
     return observed(model, state, observation).cpu().numpy()
 
 
-def _frame_stack(model: WorldModel, state: WorldState) -> Tensor:
-    """Decoded frames and planes of the last action, uint8 (B, H, W, K C + A)."""
-    frames = [state.decoded[-1 - age] for age in model.stack_ages]
-    levels = (127.5 * (1 + state.action)).round().to(torch.uint8)  # (B, A)
+def frame_stack(model: WorldModel, decoded: Sequence[Tensor], action: Tensor) -> Tensor:
+    """The observation "frame_stack", uint8 (B, H, W, K C + A).
+
+    decoded: uint8 (B, H, W, C), the last frames as the tokenizer draws them, the current one last. action: (B, A),
+    features of the one that led here.
+    """
+    frames = [decoded[-1 - age] for age in model.stack_ages]
+    levels = (127.5 * (1 + action)).round().to(torch.uint8)  # (B, A)
     return torch.cat([*frames, levels[:, None, None].expand(-1, *frames[0].shape[1:3], -1)], dim=3)
 
 

@@ -17,7 +17,7 @@ from worldsim.agents.errors import UnusableSpaceError
 from worldsim.dream import DreamEnv, DreamVectorEnv
 from worldsim.observed import ObservedVectorEnv
 from worldsim.rollouts import play_side_by_side
-from worldsim.workflow.policies import DreamTrainedPolicy
+from worldsim.workflow.policies import DreamTrainedPolicy, EachRow
 from worldsim.world_model import WorldModel
 
 stable_baselines3 = pytest.importorskip("stable_baselines3", reason='pip install "worldsim-rl[sb3]"')
@@ -103,7 +103,7 @@ def test_what_it_learned_plays_real_episodes_that_follow_from_their_seeds() -> N
     model = mortal("multi_discrete")
     envs = Sb3VecEnv(DreamVectorEnv(model, 2, observation="features"))
     learned = PPO("MlpPolicy", envs, n_steps=8, batch_size=16, seed=0, device="cpu")
-    policy = DreamTrainedPolicy(model, partial(Sb3Policy, learned))
+    policy = DreamTrainedPolicy(model, EachRow(partial(Sb3Policy, learned)))
     before = torch.random.get_rng_state()
     together = play_side_by_side([NoiseEnv(model) for _ in range(3)], policy, [11, 3, 7])
     for seed, row in zip([11, 3, 7], together, strict=True):

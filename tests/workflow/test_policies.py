@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tests.worlds import ACTION_SPACES, NoiseEnv, tiny_world
 from worldsim.agents.networks import PolicyNetwork, network_spec
-from worldsim.agents.policies import NetworkPolicy
+from worldsim.agents.policies import NetworkPolicy, NetworkRows
 from worldsim.agents.policy_io import save_policy
 from worldsim.agents.values import ValueNetwork
 from worldsim.dream import DreamVectorEnv
@@ -23,7 +23,9 @@ from worldsim.evaluation.panel import Thoughts
 from worldsim.evaluation.videos import agent_in_reality
 from worldsim.model_folder import load_model, save_model
 from worldsim.rollouts import play_side_by_side
-from worldsim.workflow.policies import DreamTrainedPolicy, _Row, load_dream_trained, thinking_agent
+from worldsim.workflow.policies import DreamTrainedPolicy, EachRow, _Row, load_dream_trained, thinking_agent
+from worldsim.workflow.watching import StackWatcher, StateWatcher
+from worldsim.world_model import row_generator
 
 
 @pytest.mark.parametrize("actions", ACTION_SPACES)
@@ -33,7 +35,7 @@ def test_a_row_plays_as_it_would_alone(actions: str, noise: float) -> None:
     spec = network_spec(DreamVectorEnv(model, 1, observation="features"), [16])
     network = PolicyNetwork(spec, torch.Generator().manual_seed(0))
     torch.nn.init.normal_(network.head.weight, std=1.0, generator=torch.Generator().manual_seed(1))
-    policy = DreamTrainedPolicy(model, partial(NetworkPolicy, network), noise=noise)
+    policy = DreamTrainedPolicy(model, NetworkRows(network), noise=noise)
     seeds = [11, 3, 7, 18]
     together = play_side_by_side([NoiseEnv(model) for _ in seeds], policy, seeds)
     assert len({result.length for result in together}) > 1
@@ -47,23 +49,46 @@ def test_a_row_plays_as_it_would_alone(actions: str, noise: float) -> None:
 
 @pytest.mark.parametrize("noise_steps", [1.0, 12.0])
 def test_noise_comes_in_spells(noise_steps: float) -> None:
-    row = _Row(0, Silent(), gym.spaces.Box(0, 1), noise=0.25, noise_steps=noise_steps)
-    frame = np.zeros((4, 4, 3), np.uint8)
-    noisy = np.array([row.act(np.zeros(1), frame) is not None for _ in range(40_000)])
+    row = _Row(0, gym.spaces.Box(0, 1), noise=0.25, noise_steps=noise_steps)
+    frame, own = np.zeros((4, 4, 3), np.uint8), np.zeros(1, np.float32)
+    noisy = np.array([row.choose(own, frame) is not own for _ in range(40_000)])
     assert noisy.mean() == pytest.approx(0.25, abs=0.02)
     stretches = np.diff(np.flatnonzero(np.diff(noisy, prepend=False, append=False)))[::2]
     begins = 0.25 / (noise_steps * 0.75 + 0.25)
     assert stretches.mean() == pytest.approx(noise_steps / (1 - begins), rel=0.1)
 
 
-class Silent:
-    """A policy whose actions cannot be taken for random ones."""
+@pytest.mark.parametrize("actions", ACTION_SPACES)
+@pytest.mark.parametrize("stacked", [False, True])
+def test_a_pass_for_all_rows_acts_as_one_for_each(actions: str, stacked: bool) -> None:
+    model = tiny_world(actions)
+    model.stack_ages = (0, 1, 3) if stacked else ()
+    spec = network_spec(DreamVectorEnv(model, 1, observation=model.agent_observation), [16])
+    network = PolicyNetwork(spec, torch.Generator().manual_seed(0))
+    torch.nn.init.normal_(network.head.weight, std=1.0, generator=torch.Generator().manual_seed(1))
+    seeds = [11, 3, 7]
+    played = [
+        play_side_by_side([NoiseEnv(model) for _ in seeds], DreamTrainedPolicy(model, rows), seeds)
+        for rows in (NetworkRows(network), EachRow(partial(NetworkPolicy, network)))
+    ]
+    for together, each in zip(*played, strict=True):
+        np.testing.assert_allclose(together.actions, each.actions, atol=1e-4)
 
-    def reset(self, seed: int) -> None:
-        pass
 
-    def act(self, observation: NDArray[Any]) -> Any:
-        return None
+def test_frame_stacks_need_no_dynamics() -> None:
+    model = tiny_world()
+    model.stack_ages = (0, 2, 3)
+    random = np.random.default_rng(0)
+    watchers = StackWatcher(model), StateWatcher(model)
+    rows = np.arange(4)
+    for step in range(9):
+        if step in (4, 6):  # an episode ends
+            rows = np.delete(rows, 1)
+        frames = random.integers(256, size=(len(rows), *model.spec.frame_shape), dtype=np.uint8)
+        taken = random.integers(3, size=len(rows))
+        generators = [row_generator(int(row)) for row in rows]
+        without, through = (watcher.observe(frames, rows, generators, taken) for watcher in watchers)
+        np.testing.assert_array_equal(without, through)
 
 
 @pytest.mark.parametrize("actions", ["discrete", "box"])

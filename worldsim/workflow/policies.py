@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,16 +13,16 @@ from numpy.typing import NDArray
 
 from worldsim.agents.actions import Categorical, MultiCategorical
 from worldsim.agents.networks import PolicyNetwork
-from worldsim.agents.policies import NetworkPolicy
+from worldsim.agents.policies import NetworkRows
 from worldsim.agents.policy_io import load_policy, load_value, read_policy_config
 from worldsim.errors import UserError
 from worldsim.evaluation.panel import Think, Thoughts
 from worldsim.model_folder import load_model
-from worldsim.observations import observation_space, observe_state
+from worldsim.observations import observation_space
 from worldsim.rollouts import Action
 from worldsim.scripted_policies import StickyRandom
+from worldsim.workflow.watching import StackWatcher, StateWatcher
 from worldsim.world_model import WorldModel, row_generator
-from worldsim.world_state import WorldState
 
 # Episodes that a worker plays at once: each has an env of its own, and an engine may take a hundred megabytes.
 SIDE_BY_SIDE = 16
@@ -39,89 +38,80 @@ class ObservationPolicy(Protocol):
         """The action after the observation of one row."""
 
 
-class Watcher:
-    """World states of episodes that are watched side by side, from their real frames."""
+class ObservationRows(Protocol):
+    """The same for several episodes side by side, a row each."""
 
-    def __init__(self, model: WorldModel) -> None:
-        self._model = model
-        self._playing = np.empty(0, np.int64)  # the rows of `_state`
-        self._state: WorldState | None = None
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begins a new episode in each row."""
 
-    def reset(self) -> None:
-        """New episodes begin in all rows."""
-        self._state = None
+    def act(self, observations: NDArray[Any], rows: NDArray[np.int64]) -> Sequence[Action]:
+        """The actions of the rows (P,), ascending, that still play, after their observations (P, ...)."""
 
-    def watch(
-        self,
-        frames: NDArray[np.uint8],
-        rows: NDArray[np.int64],
-        generators: Sequence[torch.Generator],
-        actions: NDArray[Any],
-    ) -> WorldState:
-        """The state of the rows (P,) that still play, ascending, after their frames (P, H, W, C).
 
-        generators: theirs, taken by the first call. actions: (P[, A]), those that led there, none at the first frames.
-        """
-        shown = torch.from_numpy(frames)
-        if self._state is None:
-            self._state = self._model.start_episode(shown, generators)
-        else:
-            if len(rows) < len(self._playing):
-                self._state = self._state.select_rows(torch.from_numpy(np.searchsorted(self._playing, rows)))
-            self._state, _ = self._model.observe(self._state, shown, torch.from_numpy(actions))
-        self._playing = rows
-        return self._state
+class EachRow:
+    """An `ObservationPolicy` of its own in each row, as `ObservationRows`."""
+
+    def __init__(self, make_policy: Callable[[], ObservationPolicy]) -> None:
+        """make_policy: called once for each episode."""
+        self._make_policy = make_policy
+        self._policies: list[ObservationPolicy] = []
+
+    def reset(self, seeds: Sequence[int]) -> None:
+        """Begin a new episode in each row."""
+        self._policies = [self._make_policy() for _ in seeds]
+        for policy, seed in zip(self._policies, seeds, strict=True):
+            policy.reset(seed)
+
+    def act(self, observations: NDArray[Any], rows: NDArray[np.int64]) -> list[Action]:
+        """The actions of the rows (P,) that still play."""
+        return [self._policies[row].act(observation) for row, observation in zip(rows, observations, strict=True)]
 
 
 class DreamTrainedPolicy:
-    """A `BatchPolicy` on what agents of a dream read, fed from real frames by the world model's `observe`.
+    """A `BatchPolicy` on what agents of a dream read, fed from real frames by the world model.
 
-    make_policy: called once for each episode. noise: share of steps on which a sticky random action replaces the
-    policy's, for collection. noise_steps: mean length of the spells in which they come.
+    noise: share of steps on which a sticky random action replaces the policy's, for collection. noise_steps: mean
+    length of the spells in which they come.
     """
 
     def __init__(
         self,
         model: WorldModel,
-        make_policy: Callable[[], ObservationPolicy],
+        policy: ObservationRows,
         *,
         noise: float = 0.0,
         noise_steps: float = 1.0,
         name: str = "dream-trained",
     ) -> None:
         self.name = name
-        self._model, self._make_policy = model, make_policy
+        self._model, self._policy = model, policy
         self._noise, self._noise_steps = noise, noise_steps
         self._rows: list[_Row] = []
-        self._watcher = Watcher(model)
+        self._watcher = StackWatcher(model) if model.agent_observation == "frame_stack" else StateWatcher(model)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin a new episode in each row; all that is random in it follows from its seed."""
         space = self._model.spec.gym_action_space()
-        spells = (self._noise, self._noise_steps)
-        self._rows = [_Row(seed, self._make_policy(), space, *spells) for seed in seeds]
+        self._rows = [_Row(seed, space, self._noise, self._noise_steps) for seed in seeds]
+        self._policy.reset(seeds)
         self._watcher.reset()
 
     def __call__(self, frames: NDArray[np.uint8], rows: NDArray[np.int64]) -> list[Action]:
         """The actions of the rows (P,) that still play, ascending, after their real frames (P, H, W, C)."""
         playing = [self._rows[row] for row in rows]
-        actions = np.stack([np.asarray(row.action) for row in playing])
-        state = self._watcher.watch(frames, rows, [row.generator for row in playing], actions)
-        observations = observe_state(self._model, state, self._model.agent_observation)
-        each = zip(playing, observations, frames, strict=True)
-        return [row.act(observation, frame) for row, observation, frame in each]
+        taken = np.stack([np.asarray(row.action) for row in playing])
+        observations = self._watcher.observe(frames, rows, [row.generator for row in playing], taken)
+        each = zip(playing, self._policy.act(observations, rows), frames, strict=True)
+        return [row.choose(action, frame) for row, action, frame in each]
 
 
 class _Row:
-    """What an episode's actions are drawn from, and the last of them."""
+    """What an episode's noise is drawn from, and the last of its actions."""
 
-    def __init__(
-        self, seed: int, policy: ObservationPolicy, space: gym.Space[Any], noise: float, noise_steps: float
-    ) -> None:
+    def __init__(self, seed: int, space: gym.Space[Any], noise: float, noise_steps: float) -> None:
         self.generator = row_generator(seed)
         self.action: Action = 0
-        self._policy, self._random_policy = policy, StickyRandom(space, "mixed")
-        self._policy.reset(seed)
+        self._random_policy = StickyRandom(space, "mixed")
         self._random_policy.reset(seed)
         self._random = np.random.default_rng(seed)
         self._in_spell = False
@@ -129,8 +119,8 @@ class _Row:
         self._begins = noise / (noise_steps * (1 - noise) + noise)
         self._goes_on = 1 - (1 - self._begins) / noise_steps
 
-    def act(self, observation: NDArray[Any], frame: NDArray[np.uint8]) -> Action:
-        action = self._policy.act(observation)
+    def choose(self, action: Action, frame: NDArray[np.uint8]) -> Action:
+        """The policy's action or a random one."""
         random_action = self._random_policy(frame)
         self._in_spell = self._random.random() < (self._goes_on if self._in_spell else self._begins)
         self.action = random_action if self._in_spell else action
@@ -152,8 +142,7 @@ def load_dream_trained(
     """
     model = load_model(model_folder, dtype=dtype)
     network = load_fitting_policy(Path(policy_folder), model)
-    make_policy = partial(NetworkPolicy, network, greedy=greedy)
-    return DreamTrainedPolicy(model, make_policy, noise=noise, noise_steps=noise_steps)
+    return DreamTrainedPolicy(model, NetworkRows(network, greedy=greedy), noise=noise, noise_steps=noise_steps)
 
 
 def load_fitting_policy(policy_folder: Path, model: WorldModel) -> PolicyNetwork:
