@@ -125,15 +125,18 @@ class Moments:
 
     @cached_property
     def _frames(self) -> Tensor:
-        """The moments' frames as the tokenizer draws them, uint8 (S, H, W, C): made when first asked for."""
+        """The moments' frames as the tokenizer draws them, uint8 (S, H, W, C), on its device: made when first asked
+        for.
+        """
         weights = next(self._tokenizer.parameters(), None)
         device = torch.device("cpu") if weights is None else weights.device
-        frames = torch.empty(len(self), *self._frame_shape, dtype=torch.uint8)  # they are too many to be copied
+        # They are too many to be copied, and a GPU holds them with ease.
+        frames = torch.empty(len(self), *self._frame_shape, dtype=torch.uint8, device=device)
         done = 0
         with torch.inference_mode(), tqdm(total=len(self), desc="decode", unit="frame", unit_scale=True) as bar:
             for length, latents in zip(self._lengths, self._latents, strict=True):
                 for part in torch.from_numpy(latents[:length].astype(np.float32)).split(DECODED_TOGETHER):
-                    frames[done : done + len(part)] = self._tokenizer.decode(part.to(device)).cpu()
+                    frames[done : done + len(part)] = self._tokenizer.decode(part.to(device))
                     done += len(part)
                 bar.update(length)
         return frames
@@ -152,7 +155,8 @@ class Moments:
         """Some moments (B,), each with its weight (B,)."""
         position, left = self._position[chosen][:, None], self._left[chosen][:, None]
         ages = np.array(self._config.ages)
-        pictures = self._frames[torch.from_numpy(chosen[:, None] - np.minimum(ages, position))]
+        shown = torch.from_numpy(chosen[:, None] - np.minimum(ages, position))
+        pictures = self._frames[shown.to(self._frames.device)]
         back = np.arange(self._config.actions_before, 0, -1)
         ahead = np.arange(self._config.horizon)
         there = ahead < left
