@@ -135,7 +135,8 @@ def fireballs_of(game: Any, met: set[int]) -> tuple[Any, dict[str, list[Fireball
     player = next(thing for thing in objects if thing.name == "DoomPlayer")
     known: dict[str, list[Fireball]] = {knows: [] for knows in KNOWLEDGE}
     for thing in objects:
-        if thing.name != "DoomImpBall":
+        # What has hit something stands still for some tics while it bursts, and harms nobody.
+        if thing.name != "DoomImpBall" or not (thing.velocity_x or thing.velocity_y):
             continue
         ahead, left = thing.position_x - player.position_x, thing.position_y - player.position_y
         ball = Fireball(ahead, left, thing.velocity_x, thing.velocity_y)
