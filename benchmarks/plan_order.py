@@ -116,7 +116,7 @@ def play(
     """One real episode of the policy, and what reader and engine say of the plans (P, H) on its way."""
     risks, gaps = [], []
     for state, near in moments(model, policy, env, seed, plans, meanings):
-        risks.append(model.plan_risks(state, plans)[0].numpy())
+        risks.append(model.plan_risks(state, plans, afterwards=False)[0].numpy())
         gaps.append(near)
     shape = (len(risks), len(plans))
     return Judged(np.reshape(np.array(risks, np.float64), shape), np.reshape(np.array(gaps, np.float64), shape))

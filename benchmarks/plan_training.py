@@ -112,7 +112,7 @@ def ask(reader: PlanReader, found: Moments, spec: EnvSpec) -> dict[str, float]:
     features = action_features(spec, torch.from_numpy(found.plans))
     parts = (part.split(ASKED_TOGETHER) for part in found.of(reader.config))
     risks = [
-        plan_risks(reader(pictures, taken, features.expand(len(pictures), -1, -1, -1)))
+        plan_risks(reader(pictures, taken, features.expand(len(pictures), -1, -1, -1))[..., : features.shape[1]])
         for pictures, taken in zip(*parts, strict=True)
     ]
     judged = Judged(torch.cat(risks).double().numpy(), found.gaps)

@@ -79,12 +79,11 @@ def learner_of(config: PlanConfig, store: EpisodeStore, dtype: torch.dtype = tor
     return PlanLearner(config, store, latents, TOKENIZER, dtype=dtype)
 
 
-def moments_of(store: EpisodeStore, episodes: list[int]) -> Moments:
-    learner = learner_of(QUICK, store)
+def moments_of(store: EpisodeStore, episodes: list[int], config: PlanConfig = QUICK) -> Moments:
     latents = encode_store(
         store, TOKENIZER, tokenizer_fingerprint(TOKENIZER), torch.device("cpu"), torch.float32, progress=False
     )
-    return Moments(learner.config, store, latents, TOKENIZER, np.array(episodes))
+    return Moments(config, store, latents, TOKENIZER, np.array(episodes))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -125,6 +124,28 @@ def test_what_comes_later_in_a_plan_does_not_change_what_came_before() -> None:
     torch.testing.assert_close(whole.sigmoid().detach(), each.mean(0))
 
 
+def test_it_foresees_what_comes_after_a_plan_whatever_is_done_there(mines: EpisodeStore) -> None:
+    config = replace(QUICK, horizon=2, afterwards=3)  # the action that counts comes after the plan
+    learner = learner_of(config, mines)
+    torch.manual_seed(0)
+    for _ in range(config.steps):
+        learner.update()
+    plans = action_features(mines.spec, torch.tensor([[0, 0], [1, 1], [2, 2]]))[None]
+    told = []
+    for light in (10, 250):
+        flash = np.full((1, 3, *SHAPE), 10, np.uint8)
+        flash[:, 0, 3:6, 2:6] = light
+        with torch.no_grad():
+            told.append(learner.reader(torch.from_numpy(flash), torch.zeros(1, 2, 3), plans).sigmoid()[0])
+    dark, lit = told
+    assert lit.shape == (3, 5)
+    assert float(lit[:, FUSE].min()) > 0.15  # one action of three, at random
+    assert float(lit[:, FUSE].max()) < 0.6
+    assert float(dark[:, FUSE].max()) < 0.1
+    shorter = learner.reader(torch.from_numpy(flash), torch.zeros(1, 2, 3), plans[:, :, :1])
+    assert shorter.shape == (1, 3, 1)  # what follows the rest of a plan is not known before the rest
+
+
 def test_frames_that_are_left_out_in_training_tell_nothing() -> None:
     config = replace(QUICK, dropout=0.0, frame_dropout=1.0)  # then one is always left: all of them
     member = PlanMember(config, SHAPE, 3).train()
@@ -159,6 +180,17 @@ def test_moments_say_what_was_seen_done_and_what_came_of_it(mines: EpisodeStore)
     assert not batch.taken[1].any()
     assert torch.equal(batch.pictures[1], batch.pictures[1, :1].expand(3, -1, -1, -1))
     assert not batch.ended[2].any()  # it was truncated
+
+
+def test_moments_say_what_came_after_a_plan(mines: EpisodeStore) -> None:
+    ended = next(i for i in range(len(mines)) if mines.terminated(i))
+    moments = moments_of(mines, [ended], replace(QUICK, horizon=2, afterwards=2))
+    last = len(mines.steps(ended)) - 1
+    batch = moments.read(np.array([last - 2]), np.ones(1, np.float32), torch.device("cpu"))
+    features = action_features(mines.spec, torch.from_numpy(mines[ended].actions.copy()))
+    torch.testing.assert_close(batch.planned[0, 0], features[last - 2 : last])
+    assert batch.ended[0, 0].tolist() == [0, 0, 1, 0]
+    assert batch.weight[0, 0].tolist() == [1, 1, 1, 0]
 
 
 def test_weights_undo_the_taste_for_what_is_near_an_ending(mines: EpisodeStore) -> None:

@@ -1,7 +1,7 @@
 """Trains the network that foresees what plans lead to, on real episodes: `PlanLearner`, a `worldsim.training.Learner`.
 
 Each moment of an episode is a plan that was carried out: the actions that came, and whether the episode ended at each
-of them. An ending is so seen from as many moments before it as a plan has steps.
+of them, and in the steps afterwards that the reader is to foresee. An ending is so seen from as many moments before it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ DECODED_TOGETHER = 64  # frames
 
 class PlanBatch(NamedTuple):
     """pictures, taken, planned: as `PlanReader.forward` reads them, with one plan each, the one that was carried out.
-    ended: float (B, 1, H), whether each step ended the episode. weight: float (B, 1, H), 0 beyond the last step.
+    ended: float (B, 1, H + afterwards), whether each step ended the episode. weight: the same shape, 0 beyond the last
+    step.
     """
 
     pictures: Tensor
@@ -117,7 +118,7 @@ class Moments:
         self._ends = np.repeat(terminated, self._lengths)
         actions = torch.from_numpy(np.ascontiguousarray(np.concatenate([one["action"] for one in records])))
         self._actions = action_features(store.spec, actions)  # (S, A)
-        near = self._ends & (self._left <= config.horizon)
+        near = self._ends & (self._left <= config.horizon + config.afterwards)
         self._near, self._far = np.flatnonzero(near), np.flatnonzero(~near)
 
     def __len__(self) -> int:
@@ -158,13 +159,14 @@ class Moments:
         shown = torch.from_numpy(chosen[:, None] - np.minimum(ages, position))
         pictures = self._frames[shown.to(self._frames.device)]
         back = np.arange(self._config.actions_before, 0, -1)
-        ahead = np.arange(self._config.horizon)
+        horizon = self._config.horizon
+        ahead = np.arange(horizon + self._config.afterwards)
         there = ahead < left
         ended = self._ends[chosen][:, None] & (ahead == left - 1)
         batch = PlanBatch(
             pictures,
             self._actions_at(chosen[:, None] - back, back <= position),
-            self._actions_at(chosen[:, None] + ahead, there)[:, None],
+            self._actions_at(chosen[:, None] + ahead[:horizon], there[:, :horizon])[:, None],
             torch.from_numpy(ended.astype(np.float32))[:, None],
             torch.from_numpy(there * weight[:, None]).float()[:, None],
         )

@@ -28,16 +28,19 @@ class PlanConfig:
     """The network that foresees what plans lead to, and how it is trained.
 
     steps: of training on all the tics of a run; rounds that have fewer of them take as much smaller a share of the
-    steps. 0: there is no reader. horizon: steps of a plan. ages: of the frames that it sees, in steps, 0 being the
-    current one. actions_before: how many of the actions that led here it knows. strides: of its convolutions, down and
-    across. members: networks that learn apart and whose mean counts: plans chosen by one alone are those that it errs
-    about. batch_size: moments in each training step. near_fraction: how many of them have an ending within the
-    horizon; the loss takes their true share. frame_dropout: share of the frames that it is not shown in training.
-    group_norm: behind each convolution; without, it takes twice the steps to see as much.
+    steps. 0: there is no reader. horizon: steps of a plan. afterwards: steps after a whole plan whose endings it
+    foresees as well, whatever is done there: who judges plans by their own steps goes where nothing is on its way to
+    him yet, into a corner, say. ages: of the frames that it sees, in steps, 0 being the current one. actions_before:
+    how many of the actions that led here it knows. strides: of its convolutions, down and across. members: networks
+    that learn apart and whose mean counts: plans chosen by one alone are those that it errs about. batch_size: moments
+    in each training step. near_fraction: how many of them have an ending within the steps that it foresees; the loss
+    takes their true share. frame_dropout: share of the frames that it is not shown in training. group_norm: behind
+    each convolution; without, it takes twice the steps to see as much.
     """
 
     steps: int = 0
     horizon: int = 12
+    afterwards: int = 0
     ages: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8, 12])
     actions_before: int = 12
     # What lies above one another may be joined early, what lies side by side must not.
@@ -89,9 +92,10 @@ class PlanMember(nn.Module):
         known = before * height * width + config.actions_before * action_size + len(config.ages)
         self.know = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(known, HIDDEN))
         # What an action at a step of the plan adds, at that step and at all later ones.
+        self.afterwards = config.afterwards
         scale = (3 * config.horizon * (action_size + 1)) ** -0.5  # as of the weights of a linear layer
         self.planned = nn.Parameter(torch.randn(config.horizon, action_size, HIDDEN) * scale)
-        self.step = nn.Parameter(torch.randn(config.horizon, HIDDEN) * scale)
+        self.step = nn.Parameter(torch.randn(config.horizon + config.afterwards, HIDDEN) * scale)
         self.judge = nn.Sequential(
             nn.LayerNorm(HIDDEN),
             nn.SiLU(),
@@ -105,7 +109,7 @@ class PlanMember(nn.Module):
         nn.init.zeros_(self.logit.weight)
 
     def forward(self, pictures: Tensor, taken: Tensor, planned: Tensor) -> Tensor:
-        """Logits (B, P, H); see `PlanReader.forward`."""
+        """Logits (B, P, H), of a whole plan (B, P, H + afterwards); see `PlanReader.forward`."""
         seen = torch.ones(pictures.shape[:2], dtype=torch.bool, device=pictures.device)
         if self.training:
             seen = torch.rand(seen.shape, device=seen.device) >= self.frame_dropout
@@ -117,7 +121,10 @@ class PlanMember(nn.Module):
         looked = self.look(shown.movedim(3, 1))
         known = self.know(torch.cat([looked, taken.flatten(1), seen.float()], dim=1))  # (B, HIDDEN)
         steps = planned.shape[2]
-        asked = torch.einsum("bpha,had->bphd", planned, self.planned[:steps]).cumsum(2) + self.step[:steps]
+        added = torch.einsum("bpha,had->bphd", planned, self.planned[:steps]).cumsum(2)
+        if steps == len(self.planned):
+            added = torch.cat([added, added[:, :, -1:].expand(-1, -1, self.afterwards, -1)], dim=2)
+        asked = added + self.step[: added.shape[2]]
         logits: Tensor = self.logit(self.judge(known[:, None, None] + asked))[..., 0]
         return logits
 
@@ -134,7 +141,7 @@ class PlanReader(nn.Module):
         self.members = nn.ModuleList(PlanMember(config, frame_shape, action_size) for _ in range(config.members))
 
     def forward(self, pictures: Tensor, taken: Tensor, planned: Tensor) -> Tensor:
-        """Logits (B, P, H), of an ending at each step if none came before.
+        """Logits (B, P, H), of a whole plan (B, P, H + afterwards), of an ending at each step if none came before.
 
         pictures: uint8 (B, K, H, W, C), decoded frames of the K ages of the config. taken: (B, actions_before, A),
         features of the actions that led here, oldest first and 0 where there was none. planned: (B, P, H, A), those of

@@ -227,11 +227,12 @@ class WorldModel:
         return action_risks(self.plan_risks(state, plans), plans)
 
     @torch.inference_mode()
-    def plan_risks(self, state: WorldState, plans: Tensor) -> Tensor:
+    def plan_risks(self, state: WorldState, plans: Tensor, *, afterwards: bool = True) -> Tensor:
         """(B, P), how likely each plan is to end the episode, by what the reader of plans sees: no frame is dreamt.
 
-        plans: (P, H[, A]) actions, H up to the reader's horizon. Raises UserError for longer ones, and without a reader
-        of plans.
+        plans: (P, H[, A]) actions, H up to the reader's horizon. afterwards: what whole plans lead to in the steps
+        after them counts as well, as far as the reader foresees it. Raises UserError for longer plans, and without a
+        reader of plans.
         """
         reader = self._plan_reader()
         if plans.shape[1] > reader.config.horizon:
@@ -239,7 +240,8 @@ class WorldModel:
         pictures = torch.stack([state.decoded[-1 - age] for age in reader.config.ages], dim=1)
         features = action_features(self.spec, plans).to(self.device)  # (P, H, A)
         taken = state.actions(reader.config.actions_before)
-        return plan_risks(reader(pictures, taken, features.expand(len(pictures), -1, -1, -1)))
+        logits = reader(pictures, taken, features.expand(len(pictures), -1, -1, -1))
+        return plan_risks(logits if afterwards else logits[..., : plans.shape[1]])
 
     def _plan_reader(self) -> PlanReader:
         if self.plans is None:

@@ -66,6 +66,7 @@ AT_LEAST: dict[str, float] = {
     "endings.warmup_steps": 0,
     "plans.steps": 0,
     "plans.horizon": 1,
+    "plans.afterwards": 0,
     "plans.actions_before": 1,
     "plans.members": 1,
     "plans.batch_size": 1,
