@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -14,6 +16,7 @@ from benchmarks.take_cover_ceiling import (
     WALLS,
     Fireball,
     costs,
+    fireballs_of,
     paths,
     plans,
     play,
@@ -55,6 +58,23 @@ def test_who_runs_into_its_way_is_hit_and_who_stands_is_not() -> None:
     standing, running = costs(np.concatenate([paths(STILL, 400.0, 0.0), paths(LEFT, 400.0, 0.0)]), 400.0, [beside])
     assert running > 0.8
     assert standing < 0.1
+
+
+def test_what_has_burst_is_no_fireball_and_what_was_seen_is_remembered() -> None:
+    def thing(name: str, x: float, y: float, speed: float, number: int) -> SimpleNamespace:
+        return SimpleNamespace(name=name, position_x=x, position_y=y, velocity_x=speed, velocity_y=0.0, id=number)
+
+    player = thing("DoomPlayer", 0.0, 400.0, 0.0, 0)
+    flying, beside = thing("DoomImpBall", 300.0, 400.0, -10.0, 1), thing("DoomImpBall", 10.0, 460.0, -10.0, 2)
+    burst, imp = thing("DoomImpBall", -20.0, 400.0, 0.0, 3), thing("DoomImp", 480.0, 400.0, 0.0, 4)
+    state = SimpleNamespace(objects=[player, flying, beside, burst, imp])
+    met: set[int] = set()
+    _, known = fireballs_of(SimpleNamespace(get_state=lambda: state), met)
+    assert {knows: len(balls) for knows, balls in known.items()} == {"all": 2, "remembered": 1, "seen": 1, "none": 0}
+    assert known["seen"] == [Fireball(300.0, 0.0, -10.0, 0.0)]
+    flying.position_x, flying.position_y = 10.0, 440.0  # out of view by now
+    _, known = fireballs_of(SimpleNamespace(get_state=lambda: state), met)
+    assert {knows: len(balls) for knows, balls in known.items()} == {"all": 2, "remembered": 1, "seen": 0, "none": 0}
 
 
 def test_a_hit_sooner_costs_more() -> None:
