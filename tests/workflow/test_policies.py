@@ -24,7 +24,7 @@ from worldsim.evaluation.videos import agent_in_reality
 from worldsim.model_folder import load_model, save_model
 from worldsim.rollouts import play_side_by_side
 from worldsim.workflow.policies import DreamTrainedPolicy, EachRow, _Row, load_dream_trained, thinking_agent
-from worldsim.workflow.watching import StackWatcher, StateWatcher
+from worldsim.workflow.watching import StackWatcher, Watcher
 from worldsim.world_model import row_generator
 
 
@@ -79,7 +79,7 @@ def test_frame_stacks_need_no_dynamics() -> None:
     model = tiny_world()
     model.stack_ages = (0, 2, 3)
     random = np.random.default_rng(0)
-    watchers = StackWatcher(model), StateWatcher(model)
+    watchers = StackWatcher(model), Watcher(model)
     rows = np.arange(4)
     for step in range(9):
         if step in (4, 6):  # an episode ends

@@ -21,7 +21,7 @@ from worldsim.model_folder import load_model
 from worldsim.observations import observation_space
 from worldsim.rollouts import Action
 from worldsim.scripted_policies import StickyRandom
-from worldsim.workflow.watching import StackWatcher, StateWatcher
+from worldsim.workflow.watching import StackWatcher, Watcher
 from worldsim.world_model import WorldModel, row_generator
 
 # Episodes that a worker plays at once: each has an env of its own, and an engine may take a hundred megabytes.
@@ -87,7 +87,7 @@ class DreamTrainedPolicy:
         self._model, self._policy = model, policy
         self._noise, self._noise_steps = noise, noise_steps
         self._rows: list[_Row] = []
-        self._watcher = StackWatcher(model) if model.agent_observation == "frame_stack" else StateWatcher(model)
+        self._watcher = StackWatcher(model) if model.agent_observation == "frame_stack" else Watcher(model)
 
     def reset(self, seeds: Sequence[int]) -> None:
         """Begin a new episode in each row; all that is random in it follows from its seed."""

@@ -44,21 +44,10 @@ class Watcher:
             self._state = self._model.start_episode(shown, generators)
         else:
             if len(rows) < len(self._playing):
-                self._state = self._state.select_rows(torch.from_numpy(np.searchsorted(self._playing, rows)))
+                self._state = self._state.select_rows(_places(rows, self._playing))
             self._state, _ = self._model.observe(self._state, shown, torch.from_numpy(actions))
         self._playing = rows
         return self._state
-
-
-class StateWatcher:
-    """What agents read of such states."""
-
-    def __init__(self, model: WorldModel) -> None:
-        self._model, self._watcher = model, Watcher(model)
-
-    def reset(self) -> None:
-        """New episodes begin in all rows."""
-        self._watcher.reset()
 
     def observe(
         self,
@@ -67,13 +56,13 @@ class StateWatcher:
         generators: Sequence[torch.Generator],
         actions: NDArray[Any],
     ) -> NDArray[Any]:
-        """The observations of the rows (P,) that still play, (P, ...); see `Watcher.watch`."""
-        state = self._watcher.watch(frames, rows, generators, actions)
+        """What agents read of the states that `watch` gives, (P, ...)."""
+        state = self.watch(frames, rows, generators, actions)
         return observe_state(self._model, state, self._model.agent_observation)
 
 
 class StackWatcher:
-    """The same frame stacks without the dynamics, which show nothing in them and take most of the time."""
+    """The frame stacks that a `Watcher` observes, without the dynamics: they show nothing there and take their time."""
 
     def __init__(self, model: WorldModel) -> None:
         self._model = model
@@ -91,7 +80,7 @@ class StackWatcher:
         _generators: Sequence[torch.Generator],
         actions: NDArray[Any],
     ) -> NDArray[np.uint8]:
-        """The stacks of the rows (P,) that still play, uint8 (P, H, W, K C + A); see `Watcher.watch`."""
+        """As `Watcher.observe`: uint8 (P, H, W, K C + A)."""
         model = self._model
         newest = model.decode(model.encode(torch.from_numpy(frames)).float())
         if not self._decoded:
@@ -99,9 +88,14 @@ class StackWatcher:
             action = torch.zeros(len(rows), action_feature_count(model.spec))
         else:
             if len(rows) < len(self._playing):
-                kept = torch.from_numpy(np.searchsorted(self._playing, rows))
-                self._decoded = [frame[kept] for frame in self._decoded]
+                places = _places(rows, self._playing)
+                self._decoded = [frame[places] for frame in self._decoded]
             self._decoded = [*self._decoded[1:], newest]
             action = action_features(model.spec, torch.from_numpy(actions))
         self._playing = rows
         return frame_stack(model, self._decoded, action.to(model.device)).cpu().numpy()
+
+
+def _places(rows: NDArray[np.int64], playing: NDArray[np.int64]) -> Tensor:
+    """Where the rows that still play stand among those that played, both ascending."""
+    return torch.from_numpy(np.searchsorted(playing, rows))
