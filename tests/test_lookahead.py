@@ -15,6 +15,8 @@ def test_a_plan_risks_that_one_of_its_steps_ends_the_episode() -> None:
     logits = torch.logit(probability)
     assert plan_risks(logits, 1.0)[0].tolist() == pytest.approx([0.75, 0.2])
     assert plan_risks(logits, 0.5)[0].tolist() == pytest.approx([1 - 0.5 * 0.75, 0.1])
+    after = plan_risks(logits, 0.5, horizon=1, afterwards_weight=0.4)
+    assert after[0].tolist() == pytest.approx([1 - 0.5 * 0.9, 0.04])
 
 
 def test_an_action_risks_what_its_best_plan_does() -> None:

@@ -107,9 +107,9 @@ def tiny_reader(model: WorldModel, frames: int = 3, members: int = 1) -> EndingR
     return reader.eval()
 
 
-def tiny_plan_reader(model: WorldModel, members: int = 1) -> PlanReader:
+def tiny_plan_reader(model: WorldModel, members: int = 1, afterwards: int = 0) -> PlanReader:
     """Random weights everywhere; plans of up to 5 steps."""
-    config = PlanConfig(1, horizon=5, ages=[0, 2], actions_before=3, strides=[[4, 2], [4, 4]], members=members)
+    config = PlanConfig(1, 5, afterwards, ages=[0, 2], actions_before=3, strides=[[4, 2], [4, 4]], members=members)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(6)
         reader = PlanReader(config, model.spec.frame_shape, model.dynamics.action_features)

@@ -24,12 +24,17 @@ def simple_plans(choices: int, steps: int, changes: tuple[int, ...] = (1, 4)) ->
     return torch.tensor(sorted(plans))
 
 
-def plan_risks(logits: Tensor, discount: float = DISCOUNT) -> Tensor:
+def plan_risks(
+    logits: Tensor, discount: float = DISCOUNT, *, horizon: int | None = None, afterwards_weight: float = 1.0
+) -> Tensor:
     """Probability of an ending within the steps of each plan, (B, P), from its logit at each step, (B, P, H).
 
     discount: factor on the probability of each step, for each step before it: below 1, what comes later counts less.
+    horizon: steps of a plan; the probabilities of what comes after them count `afterwards_weight` times.
     """
     counted = discount ** torch.arange(logits.shape[-1], device=logits.device)
+    if horizon is not None:
+        counted[horizon:] *= afterwards_weight
     return 1 - (1 - logits.sigmoid() * counted).prod(-1)
 
 

@@ -27,6 +27,7 @@ from worldsim.tokenizers.build import AnyTokenizer
 
 HELD_OUT_MOMENTS, HELD_OUT_BATCH = 4096, 256
 DECODED_TOGETHER = 64  # frames
+AFTERWARDS_FRACTION = 0.5  # of the drawn moments that no ending within the plan follows
 
 
 class PlanBatch(NamedTuple):
@@ -68,7 +69,9 @@ class PlanLearner(MembersLearner):
         optimizers = adamw(self.reader, config.learning_rate, config.weight_decay)
         super().__init__(config, self.reader, optimizers, np.random.default_rng(seed))
         for member in cast(list[PlanMember], list(self.reader.members)):
-            nn.init.constant_(member.logit.bias, logit_of_share(self._train.ended()))
+            for head in (member.within, member.after):
+                if head is not None:
+                    nn.init.constant_(head.logit.bias, logit_of_share(self._train.ended()))
 
     def loss(self, member: nn.Module) -> Tensor:
         """Cross-entropy of a step on moments of which those near endings are more than their share."""
@@ -76,25 +79,42 @@ class PlanLearner(MembersLearner):
         batch = self._train.read(chosen, weight, self.device)
         with autocast(self.device, self.dtype):
             logits = member(batch.pictures, batch.taken, batch.planned)
-        losses = F.binary_cross_entropy_with_logits(logits.float(), batch.ended, batch.weight, reduction="sum")
-        return losses / batch.weight.sum()
+        losses = F.binary_cross_entropy_with_logits(logits.float(), batch.ended, batch.weight, reduction="none")
+        loss = losses.new_zeros(())
+        for steps in _parts(self.config):  # each for itself, so that what comes afterwards takes nothing from the plan
+            loss = loss + losses[..., steps].sum() / batch.weight[..., steps].sum()
+        return loss
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
-        """Cross-entropy on held-out moments, and that of a constant; nothing without such episodes."""
+        """Cross-entropy on held-out moments, and that of a constant; nothing without such episodes.
+
+        Where the reader foresees what comes after plans, that of the steps there as well.
+        """
         if self._held_out is None:
             return {}
         count = len(self._held_out)
         moments = np.linspace(0, count - 1, min(count, HELD_OUT_MOMENTS)).astype(np.int64)
-        loss, ended, there = 0.0, 0.0, 0.0
+        loss, ended, there = torch.zeros(3, self.config.horizon + self.config.afterwards, dtype=torch.float64)
         for part in np.array_split(moments, -(-len(moments) // HELD_OUT_BATCH)):
             batch = self._held_out.read(part, np.ones(len(part), np.float32), self.device)
             logits = self.reader(batch.pictures, batch.taken, batch.planned)
-            loss += float(F.binary_cross_entropy_with_logits(logits, batch.ended, batch.weight, reduction="sum"))
-            ended += float((batch.ended * batch.weight).sum())
-            there += float(batch.weight.sum())
-        rate = torch.tensor(ended / there)
-        return {"held_out_loss": loss / there, "held_out_constant": float(F.binary_cross_entropy(rate, rate))}
+            losses = F.binary_cross_entropy_with_logits(logits, batch.ended, batch.weight, reduction="none")
+            loss += losses.sum((0, 1)).cpu()
+            ended += (batch.ended * batch.weight).sum((0, 1)).cpu()
+            there += batch.weight.sum((0, 1)).cpu()
+        told = {}
+        for name, steps in zip(("", "_afterwards"), _parts(self.config), strict=False):
+            rate = ended[steps].sum() / there[steps].sum()
+            told[f"held_out_loss{name}"] = float(loss[steps].sum() / there[steps].sum())
+            told[f"held_out_constant{name}"] = float(F.binary_cross_entropy(rate, rate))
+        return told
+
+
+def _parts(config: PlanConfig) -> list[slice]:
+    """The steps of a plan, and those afterwards if any are foreseen."""
+    parts = [slice(config.horizon)]
+    return [*parts, slice(config.horizon, None)] if config.afterwards else parts
 
 
 class Moments:
@@ -118,8 +138,10 @@ class Moments:
         self._ends = np.repeat(terminated, self._lengths)
         actions = torch.from_numpy(np.ascontiguousarray(np.concatenate([one["action"] for one in records])))
         self._actions = action_features(store.spec, actions)  # (S, A)
-        near = self._ends & (self._left <= config.horizon + config.afterwards)
-        self._near, self._far = np.flatnonzero(near), np.flatnonzero(~near)
+        near = self._ends & (self._left <= config.horizon)
+        after = self._ends & ~near & (self._left <= config.horizon + config.afterwards)
+        self._near, self._others = np.flatnonzero(near), np.flatnonzero(~near)
+        self._after, self._far = np.flatnonzero(after), np.flatnonzero(~near & ~after)
 
     def __len__(self) -> int:
         return len(self._position)
@@ -149,8 +171,17 @@ class Moments:
     def draw(
         self, count: int, near_fraction: float, random: np.random.Generator
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Moments (count,), and the weights that undo the taste for those near endings. All alike without any."""
-        return draw_more_of(self._near, self._far, count, near_fraction, random)
+        """Moments (count,), and the weights that undo the taste for those near endings. All alike without any.
+
+        Of the others half have an ending after the plan, where that is to be foreseen.
+        """
+        chosen, weight = draw_more_of(self._near, self._others, count, near_fraction, random)
+        if len(self._after):
+            others = ~(self._ends[chosen] & (self._left[chosen] <= self._config.horizon))
+            drawn = int(others.sum())
+            chosen[others], again = draw_more_of(self._after, self._far, drawn, AFTERWARDS_FRACTION, random)
+            weight[others] *= again
+        return chosen, weight
 
     def read(self, chosen: NDArray[np.int64], weight: NDArray[np.float32], device: torch.device) -> PlanBatch:
         """Some moments (B,), each with its weight (B,)."""

@@ -30,17 +30,19 @@ class PlanConfig:
     steps: of training on all the tics of a run; rounds that have fewer of them take as much smaller a share of the
     steps. 0: there is no reader. horizon: steps of a plan. afterwards: steps after a whole plan whose endings it
     foresees as well, whatever is done there: who judges plans by their own steps goes where nothing is on its way to
-    him yet, into a corner, say. ages: of the frames that it sees, in steps, 0 being the current one. actions_before:
-    how many of the actions that led here it knows. strides: of its convolutions, down and across. members: networks
-    that learn apart and whose mean counts: plans chosen by one alone are those that it errs about. batch_size: moments
-    in each training step. near_fraction: how many of them have an ending within the steps that it foresees; the loss
-    takes their true share. frame_dropout: share of the frames that it is not shown in training. group_norm: behind
-    each convolution; without, it takes twice the steps to see as much.
+    him yet, into a corner, say. afterwards_weight: what a risk there counts beside one within the plan, from 0 to 1.
+    ages: of the frames that it sees, in steps, 0 being the current one. actions_before: how many of the actions that
+    led here it knows. strides: of its convolutions, down and across. members: networks that learn apart and whose mean
+    counts: plans chosen by one alone are those that it errs about. batch_size: moments in each training step.
+    near_fraction: how many of them have an ending within the plan, and half of the others one afterwards, where that is
+    foreseen; the loss takes their true share. frame_dropout: share of the frames that it is not shown in training.
+    group_norm: behind each convolution; without, it takes twice the steps to see as much.
     """
 
     steps: int = 0
     horizon: int = 12
     afterwards: int = 0
+    afterwards_weight: float = 0.3
     ages: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8, 12])
     actions_before: int = 12
     # What lies above one another may be joined early, what lies side by side must not.
@@ -69,6 +71,38 @@ def check_strides(config: PlanConfig, frame_shape: Sequence[int]) -> tuple[int, 
     return height, width
 
 
+class PlanHead(nn.Module):
+    """What is known at a moment, and what is planned, to the logit of an ending at each of some steps."""
+
+    def __init__(self, config: PlanConfig, known: int, action_size: int, steps: int) -> None:
+        """known: numbers that tell of the moment."""
+        super().__init__()
+        self.know = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(known, HIDDEN))
+        scale = (3 * config.horizon * (action_size + 1)) ** -0.5  # as of the weights of a linear layer
+        self.planned = nn.Parameter(torch.randn(config.horizon, action_size, HIDDEN) * scale)
+        self.step = nn.Parameter(torch.randn(steps, HIDDEN) * scale)
+        self.judge = nn.Sequential(
+            nn.LayerNorm(HIDDEN),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+            nn.Linear(HIDDEN, HIDDEN),
+            nn.LayerNorm(HIDDEN),
+            nn.SiLU(),
+            nn.Dropout(config.dropout),
+        )
+        self.logit = nn.Linear(HIDDEN, 1)
+        nn.init.zeros_(self.logit.weight)
+
+    def added(self, planned: Tensor) -> Tensor:
+        """What plans (B, P, H, A) add up to until each of their steps, (B, P, H, HIDDEN)."""
+        return torch.einsum("bpha,had->bphd", planned, self.planned[: planned.shape[2]]).cumsum(2)
+
+    def forward(self, known: Tensor, asked: Tensor) -> Tensor:
+        """Logits (B, P, S). known: (B, K). asked: (B, P, S, HIDDEN), the steps' `step` on top of what was `added`."""
+        logits: Tensor = self.logit(self.judge(self.know(known)[:, None, None] + asked))[..., 0]
+        return logits
+
+
 class PlanMember(nn.Module):
     """Pictures, past and planned actions to the logit of an ending at each step of each plan: one opinion of several.
 
@@ -90,23 +124,8 @@ class PlanMember(nn.Module):
             before = after
         self.look = nn.Sequential(*layers, nn.Flatten(), nn.LayerNorm(before * height * width))
         known = before * height * width + config.actions_before * action_size + len(config.ages)
-        self.know = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(known, HIDDEN))
-        # What an action at a step of the plan adds, at that step and at all later ones.
-        self.afterwards = config.afterwards
-        scale = (3 * config.horizon * (action_size + 1)) ** -0.5  # as of the weights of a linear layer
-        self.planned = nn.Parameter(torch.randn(config.horizon, action_size, HIDDEN) * scale)
-        self.step = nn.Parameter(torch.randn(config.horizon + config.afterwards, HIDDEN) * scale)
-        self.judge = nn.Sequential(
-            nn.LayerNorm(HIDDEN),
-            nn.SiLU(),
-            nn.Dropout(config.dropout),
-            nn.Linear(HIDDEN, HIDDEN),
-            nn.LayerNorm(HIDDEN),
-            nn.SiLU(),
-            nn.Dropout(config.dropout),
-        )
-        self.logit = nn.Linear(HIDDEN, 1)
-        nn.init.zeros_(self.logit.weight)
+        self.within = PlanHead(config, known, action_size, config.horizon)
+        self.after = PlanHead(config, known, action_size, config.afterwards) if config.afterwards else None
 
     def forward(self, pictures: Tensor, taken: Tensor, planned: Tensor) -> Tensor:
         """Logits (B, P, H), of a whole plan (B, P, H + afterwards); see `PlanReader.forward`."""
@@ -118,15 +137,13 @@ class PlanMember(nn.Module):
         # last convolutions take half of the time.
         shown = pictures.movedim(1, 3).flatten(3).float().div_(127.5).sub_(1.0)  # (B, H, W, K C)
         shown.mul_(seen.repeat_interleave(pictures.shape[-1], dim=1)[:, None, None])  # what is left out is grey
-        looked = self.look(shown.movedim(3, 1))
-        known = self.know(torch.cat([looked, taken.flatten(1), seen.float()], dim=1))  # (B, HIDDEN)
-        steps = planned.shape[2]
-        added = torch.einsum("bpha,had->bphd", planned, self.planned[:steps]).cumsum(2)
-        if steps == len(self.planned):
-            added = torch.cat([added, added[:, :, -1:].expand(-1, -1, self.afterwards, -1)], dim=2)
-        asked = added + self.step[: added.shape[2]]
-        logits: Tensor = self.logit(self.judge(known[:, None, None] + asked))[..., 0]
-        return logits
+        known = torch.cat([self.look(shown.movedim(3, 1)), taken.flatten(1), seen.float()], dim=1)
+        logits: Tensor = self.within(known, self.within.added(planned) + self.within.step[: planned.shape[2]])
+        if self.after is None or planned.shape[2] < len(self.within.step):
+            return logits
+        # Convolutions that learned both dodged worse: what comes later is read from what serves dodging.
+        later = self.after(known.detach(), self.after.added(planned)[:, :, -1:] + self.after.step)
+        return torch.cat([logits, later], dim=2)
 
 
 class PlanReader(nn.Module):

@@ -47,7 +47,7 @@ def draw_more_of(
     both = len(wanted) + len(others)
     drawn_of_wanted = round(count * share) if len(wanted) and len(others) else 0
     if not drawn_of_wanted:
-        return random.integers(both, size=count), np.ones(count, np.float32)
+        return np.concatenate([wanted, others])[random.integers(both, size=count)], np.ones(count, np.float32)
     shares = ((wanted, drawn_of_wanted), (others, count - drawn_of_wanted))
     parts = [(of, drawn) for of, drawn in shares if drawn]
     chosen = np.concatenate([of[random.integers(len(of), size=drawn)] for of, drawn in parts])

@@ -231,7 +231,7 @@ class WorldModel:
         """(B, P), how likely each plan is to end the episode, by what the reader of plans sees: no frame is dreamt.
 
         plans: (P, H[, A]) actions, H up to the reader's horizon. afterwards: what whole plans lead to in the steps
-        after them counts as well, as far as the reader foresees it. Raises UserError for longer plans, and without a
+        after them counts as well, by the reader's `afterwards_weight`. Raises UserError for longer plans, and without a
         reader of plans.
         """
         reader = self._plan_reader()
@@ -241,7 +241,9 @@ class WorldModel:
         features = action_features(self.spec, plans).to(self.device)  # (P, H, A)
         taken = state.actions(reader.config.actions_before)
         logits = reader(pictures, taken, features.expand(len(pictures), -1, -1, -1))
-        return plan_risks(logits if afterwards else logits[..., : plans.shape[1]])
+        config = reader.config
+        weight = config.afterwards_weight if afterwards else 0.0
+        return plan_risks(logits, horizon=config.horizon, afterwards_weight=weight)
 
     def _plan_reader(self) -> PlanReader:
         if self.plans is None:

@@ -107,6 +107,7 @@ SHARES = (  # from 0 to 1
     "endings.ending_fraction",
     "endings.dropout",
     "plans.near_fraction",
+    "plans.afterwards_weight",
     "plans.dropout",
     "plans.frame_dropout",
     "dream.ending_fraction",
