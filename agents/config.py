@@ -72,12 +72,15 @@ class DaggerConfig:
     """Settings of `DaggerLearner`, beside horizon, hidden and strides; those of the actor-critic do not count for it.
 
     teacher_share: of the dreams that the plans play themselves, in [0, 1].
+    label_every: steps from one moment that plans judge to the next: those between are much alike, and judging takes as
+        long as dreaming.
     sharpness: an action that risks so much more than the least risky one is wanted e times less, above 0.
     epochs, minibatch_size: passes over the moments of an update, and moments in a gradient step (an upper bound).
     learning_rate, weight_decay, gradient_clip: of AdamW.
     """
 
     teacher_share: float = 0.25
+    label_every: int = 2
     sharpness: float = 0.015
     epochs: int = 8
     minibatch_size: int = 256
@@ -113,7 +116,7 @@ def check_cma_es(config: CmaEsConfig, num_envs: int) -> None:
 
 def check_dagger(config: DaggerConfig) -> None:
     """Raise AgentConfigError for the first setting outside its range."""
-    for name in ("epochs", "minibatch_size"):
+    for name in ("label_every", "epochs", "minibatch_size"):
         if getattr(config, name) < 1:
             raise AgentConfigError(f"dagger.{name} must be at least 1, got {getattr(config, name)}.")
     if not 0 <= config.teacher_share <= 1:

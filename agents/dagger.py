@@ -25,7 +25,6 @@ from worldsim.agents.rollout import Envs, check_autoreset, reset_seed
 from worldsim.agents.values import ValueNetwork
 
 TAUGHT_FIRST = 6  # updates until the policy plays all dreams but the teacher's share
-LABEL_EVERY = 2  # steps: those between two are much alike, and plans take as long as dreams
 PERSISTENCE = 0.002  # by so much less is what goes on as before held to risk
 NOISE = 0.03  # share of random actions: how to get out of trouble is learned in trouble
 CLEAR = 0.03  # from this difference between actions on a moment has its full weight, and never less than LEAST_WEIGHT
@@ -121,7 +120,7 @@ class DaggerLearner:
             observations = torch.as_tensor(shown).to(self.network.head.weight.device)
             with torch.no_grad():
                 actions = self.network(observations).mode().cpu()
-            if step % LABEL_EVERY == 0:
+            if step % settings.label_every == 0:
                 risks = self.teacher.action_risks().cpu()
                 kept.append((observations, risks))
                 choice = preferred(risks, last)

@@ -165,7 +165,8 @@ def main() -> None:
     keep_freed_memory()
     model, policy, env, meanings = open_scene(arguments.model)
     check_steps(arguments.steps, model)
-    plans = simple_plans(len(meanings), arguments.steps)
+    assert model.plans is not None
+    plans = simple_plans(len(meanings), arguments.steps, model.plans.config.changes)
     seeds = range(arguments.seed, arguments.seed + arguments.episodes)
     episodes = [play(model, policy, env, seed, plans, meanings) for seed in tqdm(seeds, unit="episode")]
     env.close()

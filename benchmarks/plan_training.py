@@ -83,7 +83,8 @@ def play_moments(name: Path, steps: int, seeds: range) -> Moments:
     model, policy, env, meanings = open_scene(name)
     check_steps(steps, model)
     assert model.plans is not None
-    config, plans = model.plans.config, simple_plans(len(meanings), steps)
+    config = model.plans.config
+    plans = simple_plans(len(meanings), steps, config.changes)
     kept = [
         (torch.cat([state.decoded[-1 - age] for age in config.ages]), state.actions(config.actions_before)[0], near)
         for seed in tqdm(seeds, unit="episode", desc="play")
@@ -109,10 +110,16 @@ def load(path: Path) -> Moments:
 @torch.inference_mode()
 def ask(reader: PlanReader, found: Moments, spec: EnvSpec) -> dict[str, float]:
     """order, order_running, pick, and pick_random of a reader."""
+    config = reader.config
     features = action_features(spec, torch.from_numpy(found.plans))
-    parts = (part.split(ASKED_TOGETHER) for part in found.of(reader.config))
+    parts = (part.split(ASKED_TOGETHER) for part in found.of(config))
     risks = [
-        plan_risks(reader(pictures, taken, features.expand(len(pictures), -1, -1, -1))[..., : features.shape[1]])
+        plan_risks(
+            reader(pictures, taken, features.expand(len(pictures), -1, -1, -1)),
+            config.discount,
+            horizon=config.horizon,
+            afterwards_weight=0.0,
+        )
         for pictures, taken in zip(*parts, strict=True)
     ]
     judged = Judged(torch.cat(risks).double().numpy(), found.gaps)

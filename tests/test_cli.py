@@ -174,6 +174,8 @@ def test_a_setting_that_does_not_exist_or_has_another_type(refused: Refused, set
         "plans.ages=[1,2] plans.steps=1",
         "plans.ages=[0,40] plans.steps=1",
         "plans.ages=[] plans.steps=1",
+        "plans.changes=[] plans.ages=[0] plans.steps=1",
+        "plans.changes=[0,4] plans.ages=[0] plans.steps=1",
         "plans.strides=[[4]] plans.ages=[0] plans.steps=1",
         "plans.strides=[] plans.ages=[0] plans.steps=1",
         "plans.actions_before=40 plans.ages=[0] plans.steps=1",

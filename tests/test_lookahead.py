@@ -26,9 +26,9 @@ def test_an_action_risks_what_its_best_plan_does() -> None:
 
 
 def test_simple_plans_keep_an_action_or_change_it_once() -> None:
-    plans = simple_plans(3, 6)
+    plans = simple_plans(3, 6, (1, 4))
     assert plans.shape == (3 + 6 * 2, 6)
     assert len({tuple(plan) for plan in plans.tolist()}) == len(plans)
     assert plans[:, 0].tolist() == sorted(plans[:, 0].tolist())
     assert max(sum(a != b for a, b in pairwise(plan)) for plan in plans.tolist()) == 1
-    assert simple_plans(2, 1).tolist() == [[0], [1]]
+    assert simple_plans(2, 1, (1, 4)).tolist() == [[0], [1]]

@@ -235,7 +235,7 @@ def asked_of(model: WorldModel, state: WorldState, plans: Tensor) -> Tensor:
     features = action_features(model.spec, plans).expand(len(state.generators), -1, -1, -1)
     pictures = torch.stack([state.decoded[-1], state.decoded[-3]], dim=1)
     taken = torch.stack([*(frame[:, -3:] for frame in state.past[-2:]), state.action], dim=1)
-    return plan_risks(model.plans(pictures, taken, features))
+    return plan_risks(model.plans(pictures, taken, features), model.plans.config.discount)
 
 
 @pytest.mark.parametrize("stack_ages", [(), (0, 1, 3)])
@@ -245,7 +245,7 @@ def test_a_world_model_shows_it_the_frames_and_actions_before(stack_ages: tuple[
     assert model.decoded_frames == (4 if stack_ages else 3)
     assert model.remembered_frames == 3
     state = model.start_from(model.start_contexts.rows(torch.tensor([0, 12])), [row_generator(i) for i in range(2)])
-    plans = simple_plans(3, 5)
+    plans = simple_plans(3, 5, (1, 4))
     frames = [model.frames_of(state)]
     for t in range(4):
         state, _ = model.step(state, torch.tensor([t % 3, 1]))
@@ -264,7 +264,7 @@ def test_what_comes_after_a_plan_counts_by_its_weight() -> None:
     model = tiny_world()
     model.plans = tiny_plan_reader(model, afterwards=4)
     state = model.start_from(model.start_contexts.rows(torch.tensor([0, 12])), [row_generator(i) for i in range(2)])
-    plans = simple_plans(3, model.plans.config.horizon)
+    plans = simple_plans(3, 5, (1, 4))
     alone, both = model.plan_risks(state, plans, afterwards=False), model.plan_risks(state, plans)
     shorter = model.plan_risks(state, plans[:, :-1])
     assert bool((both > alone).all())

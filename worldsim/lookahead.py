@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
-DISCOUNT = 0.97  # of what plans risk, a step: what comes sooner is surer
 
+def simple_plans(choices: int, steps: int, changes: Sequence[int]) -> Tensor:
+    """Plans int64 (P, steps) of discrete actions: all that keep one, and all that change it once.
 
-def simple_plans(choices: int, steps: int, changes: tuple[int, ...] = (1, 4)) -> Tensor:
-    """Plans int64 (P, steps) of discrete actions: all that keep one, and all that change it once, after so many steps.
-
-    The first action of every one of them is of the first `choices`, in ascending order.
+    changes: after how many steps. The first action of every one of them is of the first `choices`, in ascending order.
     """
     plans = [[first] * steps for first in range(choices)]
     plans += [
@@ -25,12 +25,13 @@ def simple_plans(choices: int, steps: int, changes: tuple[int, ...] = (1, 4)) ->
 
 
 def plan_risks(
-    logits: Tensor, discount: float = DISCOUNT, *, horizon: int | None = None, afterwards_weight: float = 1.0
+    logits: Tensor, discount: float, *, horizon: int | None = None, afterwards_weight: float = 1.0
 ) -> Tensor:
     """Probability of an ending within the steps of each plan, (B, P), from its logit at each step, (B, P, H).
 
-    discount: factor on the probability of each step, for each step before it: below 1, what comes later counts less.
-    horizon: steps of a plan; the probabilities of what comes after them count `afterwards_weight` times.
+    discount: factor on the probability of each step, for each step before it: below 1, what comes later counts less,
+    as what comes sooner is surer. horizon: steps of a plan; the probabilities of what comes after them count
+    `afterwards_weight` times.
     """
     counted = discount ** torch.arange(logits.shape[-1], device=logits.device)
     if horizon is not None:

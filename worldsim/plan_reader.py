@@ -31,18 +31,22 @@ class PlanConfig:
     steps. 0: there is no reader. horizon: steps of a plan. afterwards: steps after a whole plan whose endings it
     foresees as well, whatever is done there: who judges plans by their own steps goes where nothing is on its way to
     him yet, into a corner, say. afterwards_weight: what a risk there counts beside one within the plan, from 0 to 1.
-    ages: of the frames that it sees, in steps, 0 being the current one. actions_before: how many of the actions that
-    led here it knows. strides: of its convolutions, down and across. members: networks that learn apart and whose mean
-    counts: plans chosen by one alone are those that it errs about. batch_size: moments in each training step.
-    near_fraction: how many of them have an ending within the plan, and half of the others one afterwards, where that is
-    foreseen; the loss takes their true share. frame_dropout: share of the frames that it is not shown in training.
-    group_norm: behind each convolution; without, it takes twice the steps to see as much.
+    changes: after so many steps the plans that agents learn from change their action once, or never. discount: of what
+    plans risk, for each step before it. ages: of the frames that it sees, in steps, 0 being the current one.
+    actions_before: how many of the actions that led here it knows. strides: of its convolutions, down and across.
+    members: networks that learn apart and whose mean counts: plans chosen by one alone are those that it errs about.
+    batch_size: moments in each training step. near_fraction: how many of them have an ending within the plan, and half
+    of the others one afterwards, where that is foreseen; the loss takes their true share. frame_dropout: share of the
+    frames that it is not shown in training. group_norm: behind each convolution; without, it takes twice the steps to
+    see as much.
     """
 
     steps: int = 0
     horizon: int = 12
     afterwards: int = 0
     afterwards_weight: float = 0.3
+    changes: list[int] = field(default_factory=lambda: [1, 4])
+    discount: float = 0.97
     ages: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8, 12])
     actions_before: int = 12
     # What lies above one another may be joined early, what lies side by side must not.

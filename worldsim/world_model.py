@@ -223,7 +223,8 @@ class WorldModel:
         choices = self.spec.action_choices
         if choices is None or self.spec.action_shape:
             raise UserError(f"{self.spec.id} has actions {self.spec.action_space}: plans need discrete ones")
-        plans = simple_plans(choices[0], self._plan_reader().config.horizon)
+        config = self._plan_reader().config
+        plans = simple_plans(choices[0], config.horizon, config.changes)
         return action_risks(self.plan_risks(state, plans), plans)
 
     @torch.inference_mode()
@@ -243,7 +244,7 @@ class WorldModel:
         logits = reader(pictures, taken, features.expand(len(pictures), -1, -1, -1))
         config = reader.config
         weight = config.afterwards_weight if afterwards else 0.0
-        return plan_risks(logits, horizon=config.horizon, afterwards_weight=weight)
+        return plan_risks(logits, config.discount, horizon=config.horizon, afterwards_weight=weight)
 
     def _plan_reader(self) -> PlanReader:
         if self.plans is None:

@@ -54,6 +54,14 @@ def test_it_learns_to_take_what_risks_least() -> None:
     assert learner.policy.act(shown, greedy=True).tolist() == [0, 1, 2]
 
 
+@pytest.mark.parametrize(("label_every", "judged"), [(1, 8), (3, 3), (8, 1)])
+def test_plans_judge_as_many_moments_as_they_are_asked_to(label_every: int, judged: int) -> None:
+    settings = DaggerConfig(**FAST, label_every=label_every)
+    learner = DaggerLearner(AgentConfig(**SMALL | {"dagger": settings}), Lanes(4))
+    observations, risks, by_policy, _ = learner._play()
+    assert [len(observations), len(risks), len(by_policy)] == [4 * judged] * 3
+
+
 def test_a_restored_learner_goes_on_as_if_it_had_not_stopped() -> None:
     whole, begun, resumed = (DaggerLearner(AgentConfig(**SMALL), Lanes(8), seed=3) for _ in range(3))
     for _ in range(4):
@@ -99,6 +107,7 @@ def test_who_cannot_be_taught_is_told_why() -> None:
         {"teacher_share": 1.5},
         {"sharpness": 0.0},
         {"epochs": 0},
+        {"label_every": 0},
         {"learning_rate": 0.0},
     ):
         with pytest.raises(AgentConfigError, match=next(iter(wrong))):

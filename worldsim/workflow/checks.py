@@ -108,6 +108,7 @@ SHARES = (  # from 0 to 1
     "endings.dropout",
     "plans.near_fraction",
     "plans.afterwards_weight",
+    "plans.discount",
     "plans.dropout",
     "plans.frame_dropout",
     "dream.ending_fraction",
@@ -228,6 +229,8 @@ def _check_fit(config: RunConfig) -> None:
     plans = config.plans
     if plans.steps:
         _check_ages("plans.ages", plans.ages, frames)
+        inside = bool(plans.changes) and min(plans.changes) >= 1
+        _require("plans.changes", plans.changes, inside, "numbers of steps, 1 or more each, and at least one")
         pairs = [len(pair) == 2 and min(pair) >= 1 for pair in plans.strides]
         _require("plans.strides", plans.strides, bool(pairs) and all(pairs), "pairs of steps down and across, above 0")
         _require("plans.actions_before", plans.actions_before, plans.actions_before <= frames, expected)
