@@ -210,6 +210,18 @@ def test_only_what_denoises_is_distilled(refused: Refused, tmp_path: Path, confi
     assert "dynamics.distillation_steps=4: expected 0" in message
 
 
+def no_ffmpeg() -> str:
+    raise RuntimeError("No ffmpeg exe could be found.")
+
+
+def test_a_run_that_could_write_no_videos_does_not_begin(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", no_ffmpeg)
+    assert "IMAGEIO_FFMPEG_EXE" in refused("run", "debug", "--folder", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("option", ["--steps=0", "--seed=-1", "--temperature=-1", "--temperature=nan", "--out=a.txt"])
 def test_a_dream_that_cannot_be(refused: Refused, model: Path, option: str) -> None:
     assert option.strip("-").partition("=")[0] in refused("dream", model, option)

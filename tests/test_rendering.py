@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,18 @@ def test_a_video_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="cannot write"):
         write_video(clip(3), tmp_path / "file" / "video.mp4", frames_per_second=10)
+
+
+@pytest.mark.parametrize("write", [write_video, write_gif])
+def test_a_video_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable[..., Path]) -> None:
+    monkeypatch.setattr("imageio_ffmpeg.get_ffmpeg_exe", no_ffmpeg)
+    with pytest.raises(UserError, match="reinstall imageio-ffmpeg"):
+        write(clip(3), tmp_path / "video.gif", frames_per_second=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def no_ffmpeg() -> str:
+    raise RuntimeError("No ffmpeg exe could be found.")
 
 
 def test_an_old_video_survives_a_failure(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.errors import UserError
+from worldsim.ffmpeg import ffmpeg_program
 
 Frames = NDArray[np.uint8]
 BACKGROUND = 24  # of gaps, padding and missing pictures
@@ -130,6 +131,7 @@ def write_video(frames: Iterable[Frames], path: Path, *, frames_per_second: floa
     Pixels become squares of `scale`; odd sizes are padded by one pixel, because the codec wants even ones. Raises
     UserError when there are no frames and when ffmpeg fails, for instance on a full disk.
     """
+    ffmpeg_program()  # moviepy looks for it as it is imported, and says little
     from moviepy.video.io.ffmpeg_writer import FFMPEG_VideoWriter
 
     (height, width), pictures = _video_frames(frames, scale, path)
@@ -155,12 +157,10 @@ def write_gif(frames: Iterable[Frames], path: Path, *, frames_per_second: float,
     A GIF counts in hundredths of a second, so the delays differ by one where the rate asks for it. Above 50 frames per
     second it shows every second frame (or third, ...), at the right time.
     """
-    from imageio_ffmpeg import get_ffmpeg_exe
-
     stride = max(1, math.ceil(frames_per_second / GIF_LARGEST_RATE))
     (height, width), pictures = _video_frames(islice(frames, 0, None, stride), scale, path)
     with _Replacing(path) as temporary:
-        command = [get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
+        command = [ffmpeg_program(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"]
         command += ["-s", f"{width}x{height}", "-r", repr(frames_per_second / stride), "-i", "-", "-filter_complex"]
         command += ["split[a][b];[a]palettegen[p];[b][p]paletteuse=dither=none", "-f", "gif", str(temporary)]
         ffmpeg = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)

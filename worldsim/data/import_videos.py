@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from worldsim.data.recordings import ImportSettings, Recording, Source, check_lengths, infer_spec, scaled
 from worldsim.errors import UserError
+from worldsim.ffmpeg import ffmpeg_program
 
 SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 STEP_COLUMNS = ("reward", "terminated", "truncated")
@@ -45,10 +46,8 @@ def read_video(path: Path, size: tuple[int, int] | None = None) -> NDArray[np.ui
 
     Raises UserError where a single frame cannot be decoded: what follows a gap would belong to other actions.
     """
-    from imageio_ffmpeg import get_ffmpeg_exe
-
     (width, height), _ = _size_and_rate(path)
-    command = [get_ffmpeg_exe(), "-nostdin", "-v", "error", "-xerror", "-i", str(path)]
+    command = [ffmpeg_program(), "-nostdin", "-v", "error", "-xerror", "-i", str(path)]
     command += ["-map", "0:v:0", "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
     frames, frame_bytes = [], width * height * 3
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as ffmpeg:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worldsim.errors import UserError
+from worldsim.ffmpeg import ffmpeg_program
 from worldsim.rendering import Frames, enlarged, to_rgb
 
 SMALLEST = 192  # pixels of the shorter side: VMAF looks at four scales and was made for large pictures
@@ -18,7 +19,7 @@ SMALLEST = 192  # pixels of the shorter side: VMAF looks at four scales and was 
 
 def has_vmaf() -> bool:
     """Whether this machine's ffmpeg measures VMAF."""
-    shown = subprocess.run([_ffmpeg(), "-hide_banner", "-filters"], capture_output=True, text=True, check=False)
+    shown = subprocess.run([ffmpeg_program(), "-hide_banner", "-filters"], capture_output=True, text=True, check=False)
     return "libvmaf" in shown.stdout
 
 
@@ -38,16 +39,10 @@ def vmaf_by_frame(frames: Frames, truth: Frames) -> NDArray[np.float64]:
             inputs += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", size, "-r", "25", "-i", name]
         # yuv444p takes odd sizes, and a picture of large squares keeps their colours.
         measure = "[0:v]format=yuv444p[a];[1:v]format=yuv444p[b];[a][b]libvmaf=log_fmt=json:log_path=log.json"
-        call = [_ffmpeg(), "-hide_banner", "-loglevel", "error", *inputs, "-lavfi", measure, "-f", "null", "-"]
+        call = [ffmpeg_program(), "-hide_banner", "-loglevel", "error", *inputs, "-lavfi", measure, "-f", "null", "-"]
         done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
         if done.returncode:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(f"ffmpeg could not measure VMAF ({reason}): install an imageio-ffmpeg with libvmaf")
         log = json.loads((Path(folder) / "log.json").read_text(encoding="utf-8"))
     return np.array([frame["metrics"]["vmaf"] for frame in log["frames"]], np.float64)
-
-
-def _ffmpeg() -> str:
-    from imageio_ffmpeg import get_ffmpeg_exe
-
-    return str(get_ffmpeg_exe())

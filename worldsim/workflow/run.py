@@ -18,6 +18,7 @@ from worldsim.data.files import explained, in_turn, write_json
 from worldsim.data.import_episodes import has_real_env
 from worldsim.device import describe
 from worldsim.errors import UserError
+from worldsim.ffmpeg import ffmpeg_program
 from worldsim.workflow import stages
 from worldsim.workflow.checks import check_environment, check_processes, check_settings
 from worldsim.workflow.clock import StageClock
@@ -56,6 +57,8 @@ def run(
     if until not in UNTIL:
         raise UserError(f"until={until!r}: expected one of {', '.join(UNTIL)}")
     check_settings(config)
+    if until not in ("collect", "tokenizer"):
+        ffmpeg_program()  # without it a run would end after hours, where the first videos are made
     with distributed.joined(config.distributed):
         return _walk(config, folder, say if distributed.rank() == 0 else _silent, until, when_begun)
 
