@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.commands import command, said
+from tests.videos import no_ffmpeg
 from tests.worlds import tiny_world
 from worldsim import cli
 from worldsim.cli import main
@@ -208,10 +209,6 @@ def test_a_number_that_cannot_work(refused: Refused, tmp_path: Path, setting: st
 def test_only_what_denoises_is_distilled(refused: Refused, tmp_path: Path, config: str) -> None:
     message = refused("run", config, "dynamics.distillation_steps=4", "--folder", tmp_path / "run")
     assert "dynamics.distillation_steps=4: expected 0" in message
-
-
-def no_ffmpeg() -> str:
-    raise RuntimeError("No ffmpeg exe could be found.")
 
 
 def test_a_run_that_could_write_no_videos_does_not_begin(

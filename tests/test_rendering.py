@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.videos import read_gif, read_video, stream_description
+from tests.videos import no_ffmpeg, read_gif, read_video, stream_description
 from worldsim.errors import UserError
 from worldsim.rendering import (
     BACKGROUND,
@@ -77,10 +77,6 @@ def test_a_video_needs_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, w
     with pytest.raises(UserError, match="reinstall imageio-ffmpeg"):
         write(clip(3), tmp_path / "video.gif", frames_per_second=10)
     assert list(tmp_path.iterdir()) == []
-
-
-def no_ffmpeg() -> str:
-    raise RuntimeError("No ffmpeg exe could be found.")
 
 
 def test_an_old_video_survives_a_failure(tmp_path: Path) -> None:

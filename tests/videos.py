@@ -44,3 +44,8 @@ def read_events(folder: Path) -> dict[str, Any]:
     events = EventAccumulator(str(folder), size_guidance={"images": 0})
     events.Reload()
     return {tag: events.Images(tag)[-1] for tag in events.Tags()["images"]}
+
+
+def no_ffmpeg() -> str:
+    """What imageio-ffmpeg's `get_ffmpeg_exe` does on a machine without ffmpeg."""
+    raise RuntimeError("No ffmpeg exe could be found.")

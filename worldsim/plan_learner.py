@@ -138,7 +138,7 @@ class Moments:
         self._ends = np.repeat(terminated, self._lengths)
         actions = torch.from_numpy(np.ascontiguousarray(np.concatenate([one["action"] for one in records])))
         self._actions = action_features(store.spec, actions)  # (S, A)
-        near = self._ends & (self._left <= config.horizon)
+        self._is_near = near = self._ends & (self._left <= config.horizon)
         after = self._ends & ~near & (self._left <= config.horizon + config.afterwards)
         self._near, self._others = np.flatnonzero(near), np.flatnonzero(~near)
         self._after, self._far = np.flatnonzero(after), np.flatnonzero(~near & ~after)
@@ -177,7 +177,7 @@ class Moments:
         """
         chosen, weight = draw_more_of(self._near, self._others, count, near_fraction, random)
         if len(self._after):
-            others = ~(self._ends[chosen] & (self._left[chosen] <= self._config.horizon))
+            others = ~self._is_near[chosen]
             drawn = int(others.sum())
             chosen[others], again = draw_more_of(self._after, self._far, drawn, AFTERWARDS_FRACTION, random)
             weight[others] *= again
