@@ -14,10 +14,12 @@ from worldsim.commands.settings import add_settings
 from worldsim.commands.walks import add_walks, run_walk, take_words
 from worldsim.errors import UserError
 from worldsim.torchrun import under_torchrun
+from worldsim.waiting import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    wait_briefly()
     options = _parsed(arguments)
     try:
         if under_torchrun() and options.command is not run_walk:
