@@ -44,7 +44,7 @@ examples:
 real_beside_dream  held-out episodes, dreams along the same actions, and the error between them
 several_dreams     several dreams from one start: what the model holds possible
 temperatures       one start dreamt from cold to hot
-long_dream         the agent in its dream, with its action probabilities and the return it expects
+long_dream         the agent in its dream, with its action probabilities and, if it expects any, the return
 agent_real         the same in the real env (its simulator must be installed)
 grid.png           originals, reconstructions and dreams at steps 1, 2, 4, 8, 16, 32
 report.html        all of it with the verdict and the training curves, in one file that opens offline
