@@ -68,7 +68,7 @@ class Judged:
 def main() -> None:
     """Train and judge what is not there yet, then write table and plots."""
     arguments = _arguments()
-    overrides = [*(arguments.set or ()), f"threads={arguments.threads}"]
+    overrides = [*arguments.overrides, f"threads={arguments.threads}"]
     config = load_config(RunConfig, resolve_config_path(arguments.config), overrides)
     choose_machine(config)
     folder = model_folder(arguments.model)
@@ -251,10 +251,8 @@ def draw_curves(judged: Sequence[Judged], path: Path) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a world model folder, a run folder, or a released model's name")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the config to change")
     parser.add_argument("--config", default="take_cover", help="of the agent and its dreams (default: take_cover)")
-    parser.add_argument(
-        "--set", action="append", metavar="KEY=VALUE", help="a setting in place of the config's, repeatable"
-    )
     parser.add_argument("--out", type=Path, required=True, help="folder for agents, table and plots")
     parser.add_argument("--temperature", type=float, action="append", help=f"repeatable (default: {TEMPERATURES})")
     parser.add_argument("--agents", type=int, default=3, help="at each temperature (default: 3)")
