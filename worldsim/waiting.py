@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 
 SPINS = "GOMP_SPINCOUNT"
-_BRIEF = "1000"  # turns, some microseconds; left alone GNU OpenMP takes up to 300,000, milliseconds
+_BRIEF = "1000"  # turns; left alone GNU's OpenMP takes up to 300,000
 
 
 def wait_briefly() -> None:
-    """Have OpenMP's threads spin for microseconds before they sleep; what the user has set stands.
+    """Have OpenMP's threads spin for a moment before they sleep; what the user has set stands.
 
     Only before torch is imported: GNU's OpenMP reads its settings once. Threads that spin keep the core from whoever
     they wait for: beside one other busy process a training of two threads comes to a standstill. Brief spins cost a
