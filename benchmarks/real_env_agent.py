@@ -2,6 +2,7 @@
 
     python -m benchmarks.real_env_agent runs/take_cover --out runs/real --tics 300000
     python -m benchmarks.real_env_agent runs/take_cover --out runs/real_1200k --tics 1200000
+    python -m benchmarks.real_env_agent runs/every_tic agent.gamma=0.9975 --out runs/real --horizon 256
 
 The same actor-critic with the same settings sees real frames through the run's world model (`worldsim.observed`), so
 only where it plays differs; and it gets the eyes for nothing, which were trained on the run's own frames. With as many
@@ -41,7 +42,9 @@ def main() -> None:
     """Read the command line, train and judge."""
     arguments = _arguments()
     path = arguments.run / "config.json"
-    config = from_dict(RunConfig, json.loads(path.read_text()), str(path), [f"threads={arguments.threads}"])
+    config = from_dict(
+        RunConfig, json.loads(path.read_text()), str(path), [*arguments.overrides, f"threads={arguments.threads}"]
+    )
     machine = choose_machine(config)
     folder = model_folder(arguments.run)
     agent = config.agent
@@ -82,6 +85,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run with a world model")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings of the run's config to change")
     parser.add_argument("--out", type=Path, required=True, help="folder for policy and verdict")
     parser.add_argument("--tics", type=int, default=300_000, help="of the real env, to learn from (default: 300000)")
     parser.add_argument("--envs", type=int, default=16, help="real envs side by side (default: 16)")
