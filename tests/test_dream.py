@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -256,6 +257,14 @@ def test_denoising_steps_that_were_not_trained_are_refused(kind: str, refused: t
             DreamVectorEnv(model, 1, sampling_steps=steps)
     for steps in model.dynamics.sampling_choices:
         DreamVectorEnv(model, 1, sampling_steps=steps).reset(seed=0)
+
+
+def test_without_shortcuts_the_finest_steps_are_all_that_is_known() -> None:
+    model = tiny_world()
+    model.dynamics.config = replace(model.dynamics.config, shortcut_fraction=0.0)
+    assert model.dynamics.sampling_choices == (4,)
+    with pytest.raises(UserError, match="sampling_steps=2: this world model takes 4"):
+        DreamVectorEnv(model, 1, sampling_steps=2)
 
 
 def test_uncertain_dreams_end_early_or_pay_less() -> None:

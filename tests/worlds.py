@@ -72,7 +72,7 @@ def tiny_world(
         torch.manual_seed(seed)
         tokenizer = build_tokenizer(TOKENIZERS.get(kind, PIXELS), spec.frame_shape)
         tokens, channels = tokenizer.latent_shape
-        config = DynamicsConfig(kind=kind, size="debug", window=4, belief_size=8, time_every=1)
+        config = DynamicsConfig(kind=kind, size="debug", window=4, belief_size=8, time_every=1, shortcut_fraction=0.25)
         codes = code_vectors(tokenizer)
         dynamics = build_dynamics(config, tokens, channels, tokenizer.grid, action_feature_count(spec), codes)
         for parameter in dynamics.parameters():

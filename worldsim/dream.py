@@ -60,7 +60,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         observation: one of `worldsim.observations`. max_episode_steps: truncate here;
         None: as the real env does. start: "anywhere", or "episode_start" for contexts of first frames only.
         start_contexts: other contexts than the model's own. temperature: variance of the sampler's noise; None: the
-        model's own. sampling_steps: denoising steps, a power of two up to the schedule's finest; None: the model's own.
+        model's own. sampling_steps: denoising steps, of those that the model was trained for; None: the model's own.
         uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
         uncertainty_penalty, take that much off the reward instead. uncertainty_quantile: in place of a limit the one
         that this share of steps from real moments does not pass, such as 0.99. array: "numpy", or "torch" for tensors

@@ -100,7 +100,7 @@ class WorldModel:
         return "frame_stack" if self.stack_ages else "features"
 
     def checked_steps(self, asked: int | None) -> int:
-        """The denoising steps of a dream, by default the model's own. UserError for others than its schedule has."""
+        """The denoising steps of a dream, by default the model's own. UserError for others than it was trained for."""
         choices = self.dynamics.sampling_choices
         steps = self.dynamics.config.sampling_steps if asked is None else asked
         if steps not in choices:
@@ -197,7 +197,7 @@ class WorldModel:
         """Dream one frame. actions: (B,) or (B, K) int64, or (B, A) float32.
 
         temperature: scales the variance of the noise, of all rows or of each (B,); None: the model's own.
-        sampling_steps: denoising steps; None: the model's own. Raises UserError for others than its schedule has.
+        sampling_steps: denoising steps; None: the model's own. Raises UserError for others than it was trained for.
         """
         noise = self._draw(state.generators, 2)
         given = self.temperature if temperature is None else temperature

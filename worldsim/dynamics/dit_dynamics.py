@@ -81,8 +81,11 @@ class DiTDynamics(Dynamics):
 
     @property
     def sampling_choices(self) -> tuple[int, ...]:
-        """Powers of two up to the finest steps: of others the network knows no step size."""
-        return tuple(2**power for power in range(self.config.finest_steps.bit_length()))
+        """Those that training asked for: powers of two with shortcuts, else the finest alone; the small sampler's."""
+        finest = self.config.finest_steps
+        if self.config.shortcut_fraction:
+            return tuple(2**power for power in range(finest.bit_length()))
+        return tuple(sorted({finest} if self.sampler is None else {finest, self.config.sampling_steps}))
 
     def undistilled(self) -> DiTDynamics:
         """A copy without the network that only samples."""

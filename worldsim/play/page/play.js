@@ -66,6 +66,8 @@ function introduce(header) {
   element("policy").disabled = !hello.has_policy;
   if (!hello.has_policy) element("policy").title = "This model has no policy";
   element("sampling-steps").replaceChildren(...hello.sampling_steps.map((steps) => new Option(steps, steps)));
+  element("sampling-steps").disabled = hello.sampling_steps.length < 2;
+  if (hello.sampling_steps.length < 2) element("sampling-steps").title = "The model was trained for no others";
   buildControls();
   fitScreens();
 }
