@@ -2,13 +2,14 @@
 
     python -m benchmarks.real_env_agent runs/take_cover --out runs/real --tics 300000
     python -m benchmarks.real_env_agent runs/take_cover --out runs/real_1200k --tics 1200000
-    python -m benchmarks.real_env_agent runs/every_tic agent.gamma=0.9975 --out runs/real --horizon 256
+    python -m benchmarks.real_env_agent runs/every_tic agent.gamma=0.9975 evaluate.greedy=false --out runs/real
 
 The same actor-critic with the same settings sees real frames through the run's world model (`worldsim.observed`), so
 only where it plays differs; and it gets the eyes for nothing, which were trained on the run's own frames. With as many
 real tics as the run was given, its score says what the dream was worth; with many more, what this agent could learn
 in a perfect dream. Writes OUT/policy, OUT/metrics.jsonl, checkpoints from which the same command goes on, and
-OUT/verdict.json, for which the most likely actions count where the run's config says so.
+OUT/verdict.json, for which the most likely actions count where the run's config says so. Of a policy that mostly goes
+on with its last action the likeliest one is always that: `evaluate.greedy=false` draws its actions.
 """
 
 from __future__ import annotations
