@@ -109,7 +109,9 @@ def tiny_model(store: EpisodeStore) -> WorldModel:
     torch.manual_seed(0)
     tokenizer = build_tokenizer(TokenizerConfig(kind="pixels", patch=8), SHAPE)
     tokens, channels = tokenizer.latent_shape
-    dynamics = DiTDynamics(DynamicsConfig(size="debug", sampling_steps=1), tokens, channels, tokenizer.grid, 3)
+    dynamics = DiTDynamics(
+        DynamicsConfig(size="debug", finest_steps=1, sampling_steps=1), tokens, channels, tokenizer.grid, 3
+    )
     fingerprint = tokenizer_fingerprint(tokenizer)
     latents = encode_store(store, tokenizer, fingerprint, torch.device("cpu"), torch.float32, progress=False)
     contexts = draw_contexts(store, latents, 32, 4, episode_starts=16, seed=0)
