@@ -135,6 +135,13 @@ def test_a_distilled_model_is_saved_and_loaded_whole(tmp_path: Path) -> None:
         assert torch.equal(loaded.dynamics.state_dict()[name], tensor)
 
 
+def test_it_dreams_in_its_own_steps_and_in_those_of_the_whole_network() -> None:
+    model = sparse_world()
+    model.dynamics.config = replace(model.dynamics.config, shortcut_fraction=0.0)
+    assert model.dynamics.sampling_choices == (4,)
+    assert distilled(model, 1)[0].dynamics.sampling_choices == (2, 4)
+
+
 def test_undistilled_it_is_as_it_was() -> None:
     model = sparse_world()
     made, _ = distilled(model, 2)
