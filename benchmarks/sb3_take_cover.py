@@ -28,7 +28,7 @@ from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
 from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.verdict import print_verdict
-from worldsim.model_folder import load_model
+from worldsim.model_folder import load_model, save_model
 from worldsim.workflow.config import EvaluateConfig
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import DreamTrainedPolicy, EachRow
@@ -39,7 +39,7 @@ from worldsim.workflow.verdict import judge
 def main() -> None:
     """Train, unless that is done, and judge."""
     arguments = _arguments()
-    folder = model_folder(arguments.model)
+    folder = features_only(model_folder(arguments.model), arguments.out / "world_model")
     device = choose_device("auto")
     machine = Machine(device, choose_precision("auto", device))
     learned = arguments.out / "ppo.zip"
@@ -67,6 +67,16 @@ def main() -> None:
     )
     verdict.write(arguments.out)
     print_verdict(verdict)
+
+
+def features_only(folder: Path, target: Path) -> Path:
+    """The folder, or where its agent reads frames `target`, with the same world model but for that: PPO is no CNN."""
+    model = load_model(folder)
+    if not model.stack_ages:
+        return folder
+    model.stack_ages = ()
+    save_model(model, target)
+    return target
 
 
 def train(folder: Path, machine: Machine, learned: Path, arguments: argparse.Namespace) -> None:
