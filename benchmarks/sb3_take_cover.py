@@ -4,9 +4,10 @@
 
 PPO's defaults but for what its options say; the dreams start from real moments and are cut after `--horizon` steps.
 Writes OUT/ppo.zip (Stable-Baselines3's own format, with pickles inside: load only your own) and OUT/verdict.json; a
-rerun with an OUT that holds ppo.zip judges it without training. With `--episodes`, a folder of real episodes, the
-verdict has the agent shown another episode's frames, and the measures of the world model; evaluation seeds avoid those
-of the episodes. Any other world model works as well: `--model`.
+rerun with an OUT that holds ppo.zip judges it without training. Of a model whose agent reads frames OUT/world_model is
+a copy that shows features. With `--episodes`, a folder of real episodes, the verdict has the agent shown another
+episode's frames, and the measures of the world model; evaluation seeds avoid those of the episodes. Any other world
+model works as well: `--model`.
 """
 
 from __future__ import annotations
