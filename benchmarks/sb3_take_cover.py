@@ -24,12 +24,13 @@ from numpy.typing import NDArray
 from stable_baselines3 import PPO
 from stable_baselines3.common.vec_env import VecMonitor
 
+from benchmarks.features_only import features_only
 from worldsim.agents.sb3 import Sb3Policy, Sb3VecEnv
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
 from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.verdict import print_verdict
-from worldsim.model_folder import load_model, save_model
+from worldsim.model_folder import load_model
 from worldsim.workflow.config import EvaluateConfig
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import DreamTrainedPolicy, EachRow
@@ -68,16 +69,6 @@ def main() -> None:
     )
     verdict.write(arguments.out)
     print_verdict(verdict)
-
-
-def features_only(folder: Path, target: Path) -> Path:
-    """The folder, or where its agent reads frames `target`, with the same world model but for that: PPO is no CNN."""
-    model = load_model(folder)
-    if not model.stack_ages:
-        return folder
-    model.stack_ages = ()
-    save_model(model, target)
-    return target
 
 
 def train(folder: Path, machine: Machine, learned: Path, arguments: argparse.Namespace) -> None:

@@ -6,10 +6,11 @@ more training hurts.
 
 The table of Ha & Schmidhuber (2018), section 4.4, for any model: in a cold dream nothing hits, and agents learn to live
 in that; a hot one is harder than reality. For every temperature some agents (`--agents`) learn in the model's dream at
-that temperature, from its own start contexts, with the config's settings. After every `--judge-every` updates each
-plays full-length dreams at its temperature and real episodes, always the same seeds, which no verdict uses. OUT gets an
-agent's folder each, temperatures.json, table.md, and with matplotlib temperatures.png and curves.png, the returns
-against the updates. Run again, it goes on.
+that temperature, from its own start contexts, with the config's settings; on features where these name no stack_ages,
+whatever the model's own agent reads. After every `--judge-every` updates each plays full-length dreams at its
+temperature and real episodes, always the same seeds, which no verdict uses. OUT gets an agent's folder each,
+temperatures.json, table.md, and with matplotlib temperatures.png and curves.png, the returns against the updates. Run
+again, it goes on.
 
 Whether a dream that is cut where the model is unsure, or costs there, is exploited later (an OUT for each):
 
@@ -29,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.features_only import features_only
 from worldsim import envs
 from worldsim.agents.learners import build_learner
 from worldsim.agents.networks import PolicyNetwork
@@ -72,6 +74,8 @@ def main() -> None:
     config = load_config(RunConfig, resolve_config_path(arguments.config), overrides)
     choose_machine(config)
     folder = model_folder(arguments.model)
+    if not config.dream.stack_ages:
+        folder = features_only(folder, arguments.out / "world_model")
     for temperature in arguments.temperature or TEMPERATURES:
         for agent in range(arguments.agents):
             train(config, folder, temperature, agent, arguments)
