@@ -5,8 +5,9 @@
 
 The tokenizer, the episodes and the reader of endings are those of the run. A few steps are timed first; as many as fit
 into the seconds are then trained, with a schedule of that length. CPU seconds of one thread are counted, so that what
-else the machine does matters little. OUT gets the world model, at temperature 1, and figures.json; the held-out figures
-are without contexts of the model's own making, so that they compare.
+else the machine does matters little. As in a run, training and dreams are in bf16 where the processor multiplies that.
+OUT gets the world model, at temperature 1, and figures.json; the held-out figures are without contexts of the model's
+own making, so that they compare.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from worldsim.config import from_dict
 from worldsim.data.files import write_json
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
+from worldsim.device import choose_precision
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.memory import keep_freed_memory
 from worldsim.model_folder import load_model, save_model
@@ -37,26 +39,30 @@ from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel
 
 TIMED_STEPS = 6
-FP32 = Machine(torch.device("cpu"), torch.float32)
 
 
 @dataclass(frozen=True)
 class Ground:
-    """What all trainings of a run share: its folder, episodes and their latents, and the world model that it made."""
+    """What all trainings of a run share: its folder, episodes and their latents, the world model that it made in fp32,
+    and the precision to train and dream in.
+    """
 
     run: Path
     store: EpisodeStore
     latents: LatentCache
     made: WorldModel
+    dtype: torch.dtype
 
 
 def open_ground(run: Path) -> Ground:
     """Of a run folder with episodes and a world model; one thread from now on."""
     torch.set_num_threads(1)
     keep_freed_memory()
+    cpu = torch.device("cpu")
+    machine = Machine(cpu, choose_precision("auto", cpu))
     made = load_model(model_folder(str(run)))
     store = EpisodeStore.open(run / "episodes")
-    return Ground(run, store, encode_episodes(store, made.tokenizer, FP32), made)
+    return Ground(run, store, encode_episodes(store, made.tokenizer, machine), made, machine.dtype)
 
 
 def main() -> None:
@@ -64,11 +70,10 @@ def main() -> None:
     arguments = _arguments()
     ground = open_ground(arguments.run)
     model = train_dynamics(
-        ground, arguments.overrides, seconds=arguments.seconds, seed=arguments.seed, folder=arguments.out / "training"
+        ground, arguments.overrides, seconds=arguments.seconds, seed=arguments.seed, folder=arguments.out
     )
     print(model.training)
     write_json(arguments.out / "figures.json", {"overrides": arguments.overrides, **model.training})
-    save_model(model, arguments.out / "world_model")
 
 
 def train_dynamics(
@@ -76,7 +81,8 @@ def train_dynamics(
 ) -> WorldModel:
     """The run's world model with dynamics of other settings, trained in `folder` for some CPU seconds or steps.
 
-    Its `training` holds steps, cpu_seconds and the learner's held-out figures.
+    It is saved in folder/world_model, and returned as it dreams, in `ground.dtype`. Its `training` holds steps,
+    cpu_seconds and the learner's held-out figures.
     """
     made = ground.made
     settings = read_json(ground.run / "config.json")
@@ -88,6 +94,7 @@ def train_dynamics(
             ground.store,
             ground.latents,
             made.tokenizer.grid,
+            dtype=ground.dtype,
             seed=seed,
             codes=code_vectors(made.tokenizer),
         )
@@ -105,7 +112,7 @@ def train_dynamics(
     spent = time.process_time() - begin
     for dynamics in (trained.model, trained.average):
         dynamics.config = replace(dynamics.config, self_context_fraction=0.0)
-    return WorldModel(
+    model = WorldModel(
         ground.store.spec,
         made.tokenizer,
         trained.average,
@@ -115,6 +122,8 @@ def train_dynamics(
         endings=made.endings,
         training={"steps": steps, "cpu_seconds": round(spent), **trained.evaluate()},
     )
+    save_model(model, folder / "world_model")
+    return load_model(folder / "world_model", dtype=ground.dtype)
 
 
 def seconds_of_a_step(learner: DynamicsLearner) -> float:

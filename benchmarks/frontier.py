@@ -46,7 +46,7 @@ from worldsim.envs import EnvConfig
 from worldsim.errors import UserError
 from worldsim.evaluation.stretches import decode, draw_stretches, dream_along
 from worldsim.evaluation.world_plots import check_matplotlib
-from worldsim.model_folder import load_model, save_model
+from worldsim.model_folder import load_model
 from worldsim.rendering import picture_grid, write_picture
 from worldsim.workflow.report import read_json
 from worldsim.world_model import WorldModel
@@ -122,7 +122,6 @@ def main() -> None:
                     "seed": seed,
                     **measure(model, ground, fireballs, arguments.starts),
                 }
-                save_model(model, training / "world_model")
                 write_json(file, found)
     show(arguments.out)
     write_picture(dreams(arguments.out, entries[0].run / "episodes"), arguments.out / "dreams.png")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks.ablations import CHANGES, UNCHANGED, judge, read, result_file, table
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
@@ -52,7 +53,11 @@ def test_a_change_is_trained_for_some_seconds_and_judged(ground: Ground, tmp_pat
     change = ["dynamics.context_noise=0.3"]
     model = train_dynamics(ground, change, seconds=0.01, seed=1, folder=tmp_path / "training")
     assert model.dynamics.config.context_noise == 0.3
-    assert model.tokenizer is ground.made.tokenizer
+    theirs = ground.made.tokenizer.parameters()
+    assert all(
+        torch.equal(own, its.to(own.dtype)) for own, its in zip(model.tokenizer.parameters(), theirs, strict=True)
+    )
+    assert model.dtype == ground.dtype
     assert model.training["steps"] >= 1
     found = judge(model, ground)
     assert {"sharpness", "shuffle", "ms"} <= set(found)
