@@ -26,7 +26,7 @@ from worldsim.evaluation.statistics import Score
 from worldsim.rollouts import Action, Policy
 from worldsim.scripted_policies import OpenLoop, StickyRandom, UniformRandom
 
-HOLD_STEPS = (1, 2, 4, 6, 8, 12, 16, 25, 32, 50)
+HOLD_STEPS = (1, 2, 4, 6, 8, 12, 16, 25, 32, 50, 64, 128)  # 128 tics sweep the room of Take Cover
 FIRST_EPISODES = 4  # of each candidate in the first round of the search
 KEPT = 1 / 3  # of the candidates after each round
 MAX_COMBINATIONS = 32  # of the parts of an action, to be tried as constants
