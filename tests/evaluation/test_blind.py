@@ -97,7 +97,7 @@ def test_the_search_finds_the_rhythm() -> None:
     assert details["tuning_mean"] == pytest.approx(48, abs=2)
     assert details["tuning_seeds"] == list(range(100, 108))
     assert details["tuning_episodes"] == 8
-    assert details["candidates"] == 63 == len(set(found.ranking))
+    assert details["candidates"] == 3 + 6 * len(HOLD_STEPS) == len(set(found.ranking))
 
 
 def test_the_search_spends_its_episodes_on_the_promising(monkeypatch: pytest.MonkeyPatch) -> None:
