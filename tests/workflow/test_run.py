@@ -138,6 +138,15 @@ def test_evaluate_scores_a_run(finished_run: Path, tmp_path: Path) -> None:
     check_score(verdict["agent"], episodes=2)
     assert verdict["agent"]["seeds"] == [7, 8]
     assert "random" in verdict["baselines"]
+    assert verdict["world"]
+
+
+def test_evaluate_scores_a_model_without_episodes(finished_run: Path, tmp_path: Path) -> None:
+    model, out = finished_run / "round-01" / "world_model", tmp_path / "verdict"
+    assert main(["evaluate", str(model), "--episodes", "2", "--seed", "7", "--out", str(out)]) == 0
+    verdict = json.loads((out / "verdict.json").read_text())
+    check_score(verdict["baselines"]["shuffled_observations"], episodes=2)  # frames of episodes that it plays itself
+    assert not verdict["world"]
 
 
 def test_dream_writes_a_video(finished_run: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +28,7 @@ from worldsim.workflow.config import EvaluateConfig, RunConfig
 from worldsim.workflow.folders import round_folders
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained, thinking_agent
-from worldsim.workflow.reality import agent_episode, env_config
+from worldsim.workflow.reality import agent_episode, env_config, fresh_store
 from worldsim.workflow.report import report
 from worldsim.workflow.showing import model_folder
 
@@ -77,7 +78,8 @@ def evaluate_run(
 def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed: int) -> dict[str, Any]:
     """Score the policy that lies in a model's folder, and the baselines, in the real env; writes OUT/verdict.json.
 
-    Of a run folder the newest model is taken, and its episodes serve to measure the world model too.
+    Of a run folder the newest model is taken, and its episodes serve to measure the world model too. Without any, the
+    policy plays some for the baseline that is shown another episode's frames.
     """
     if episodes < 1:
         raise UserError(f"episodes={episodes}: expected at least 1")
@@ -91,7 +93,9 @@ def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed
     settings = EvaluateConfig(
         episodes=episodes, seed=seed, dream_episodes=episodes, greedy=is_greedy(folder / "policy")
     )
-    verdict = _judge(folder, settings, machine, store, dict, {})
+    with tempfile.TemporaryDirectory() as temporary:
+        shown = fresh_store(folder, Path(temporary) / "episodes", machine.dtype) if store is None else store
+        verdict = _judge(folder, settings, machine, store, dict, {}, shown)
     verdict.write(out)
     print_verdict(verdict)
     return verdict.to_dict()
@@ -112,10 +116,11 @@ def _judge(
     store: EpisodeStore | None,
     seconds: Callable[[], Mapping[str, float]],
     notes: Mapping[str, Any],
+    shown: EpisodeStore | None = None,
 ) -> Verdict:
     make_agent = partial(load_dream_trained, folder, folder / "policy", greedy=settings.greedy, dtype=machine.dtype)
     act = act_in_dream(load_policy(folder / "policy"), seed=settings.seed, greedy=settings.greedy)
-    return judge(folder, make_agent, act, settings, machine, store, seconds, notes)
+    return judge(folder, make_agent, act, settings, machine, store, seconds, notes, shown)
 
 
 def judge(
@@ -127,10 +132,14 @@ def judge(
     store: EpisodeStore | None,
     seconds: Callable[[], Mapping[str, float]],
     notes: Mapping[str, Any],
+    shown: EpisodeStore | None = None,
 ) -> Verdict:
     """The verdict on any agent of the world model in `folder`: on real frames (`make_agent`), and in its dream (`act`).
 
     make_agent: makes its `BatchPolicy`, in worker processes. act: takes features (B, F), gives the actions of all rows.
+    store: the model's own episodes, whose seeds are not played, and on which it is measured. shown: held-out episodes,
+    whose frames the agent is shown in place of its own for a baseline; by default those of the store. What there are no
+    episodes for is left out.
     """
     model = load_model(folder, device=machine.device, dtype=machine.dtype)
     make_env = partial(envs.make, env_config(model.spec, folder))
@@ -141,6 +150,7 @@ def judge(
     seeds = fresh_seeds(settings.seed, settings.episodes, [*used, *tuning])
     check_disjoint(data=_unique(used), blind_tuning=tuning, evaluation=seeds)
 
+    shown = store if shown is None else shown
     agent = score_policy(
         make_env,
         make_agent,
@@ -155,9 +165,9 @@ def judge(
         seeds,
         tuning,
         settings.workers,
-        make_agent=make_agent if store is not None else None,
+        make_agent=make_agent,
         side_by_side=SIDE_BY_SIDE,
-        store_folder=None if store is None else store.folder,
+        store_folder=None if shown is None else shown.folder,
     )
     dream = score_in_dream(
         model, act, episodes=settings.dream_episodes, seed=settings.seed, progress="agent in the dream"
