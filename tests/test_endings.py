@@ -192,6 +192,23 @@ def test_each_frame_comes_with_the_actions_that_led_to_it_and_those_since() -> N
     assert since[2].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
 
 
+def test_in_bf16_it_foresees_nearly_the_same(tmp_path: Path) -> None:
+    model = tiny_world()
+    model.endings = tiny_reader(model)
+    save_model(model, tmp_path / "model")
+    random = torch.Generator().manual_seed(0)
+    frames, numbers = model.endings.frames, 2 * model.latent_shape[0] * model.latent_shape[1]
+    shown = torch.cat([torch.randn(64, frames, numbers, generator=random), torch.ones(64, frames, 3)], dim=2)
+    told = {}
+    for dtype in (torch.float32, torch.bfloat16):
+        reader = load_model(tmp_path / "model", dtype=dtype).endings
+        assert reader is not None
+        told[dtype] = reader(shown, torch.ones(64, 3))
+        assert told[dtype].dtype == torch.float32
+    error = (told[torch.bfloat16] - told[torch.float32]).square().mean().sqrt()
+    assert 0 < error < 0.03 * told[torch.float32].std()
+
+
 def test_frames_that_are_left_out_or_were_not_there_tell_nothing() -> None:
     model = tiny_world()
     (reader,) = tiny_reader(model, frames=4).members

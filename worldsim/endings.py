@@ -113,8 +113,8 @@ class ReaderMember(nn.Module):
     def forward(self, shown: Tensor, action: Tensor, ages: Sequence[int]) -> Tensor:
         """Logits (B,); see `EndingReader.forward`. ages: of the frames to be read, 0 being the newest."""
         asked = torch.tensor(list(ages), device=shown.device)
-        read = self.read(shown[:, self.frames - 1 - asked])
-        return self.foresee(read, torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1), asked)
+        actions = torch.cat([shown[..., -self.action_size :], action[:, None]], dim=1)
+        return self.foresee(self.read(shown[:, self.frames - 1 - asked]), self.since(actions, asked))
 
     def read(self, shown: Tensor) -> Tensor:
         """Of frames (..., 2 N D + A) the tokens, and whether they are there, (..., N x TOKEN_OUTPUT + 1)."""
@@ -123,20 +123,29 @@ class ReaderMember(nn.Module):
         numbers = frames.unflatten(-1, (2, self.tokens, self.channels)).transpose(-3, -2)  # (..., N, 2, D)
         scaled = ((numbers.flatten(-2) - self.mean) / self.deviation).clamp(-INPUT_LIMIT, INPUT_LIMIT)
         place = self.place.expand(*scaled.shape[:-1], PLACE_WIDTH)
-        read = self.read_token(torch.cat([scaled, place], dim=-1)).flatten(-2)
+        tokens = torch.cat([scaled.to(place.dtype), place], dim=-1)
+        read = self.read_token(tokens).flatten(-2)
         return torch.cat([read, inside.to(read)], dim=-1)
 
-    def foresee(self, read: Tensor, actions: Tensor, ages: Tensor) -> Tensor:
-        """Logits (B,) from frames of some ages (K,), (B, K, N x TOKEN_OUTPUT + 1) as `read` gives them.
+    def foresee(self, read: Tensor, since: Tensor) -> Tensor:
+        """Logits (B,), float32, from frames of some ages (K,), (B, K, N x TOKEN_OUTPUT + 1) as `read` gives them.
+
+        since: of the same ages, as `since` gives them.
+        """
+        tokens, inside = read.tensor_split([-1], dim=-1)
+        evidence = (
+            self.read_frame(self.hide(torch.cat([tokens, since.to(tokens)], dim=-1))) * inside
+        )  # (B, K, EVIDENCE)
+        logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
+        return logits.float()
+
+    def since(self, actions: Tensor, ages: Tensor) -> Tensor:
+        """What goes with frames of some ages (K,), (B, K, S): the actions around and after them, and the age itself.
 
         actions: (B, frames + 1, A), those that led to the frames, and the one taken now.
         """
-        tokens, inside = read.tensor_split([-1], dim=-1)
-        age = F.one_hot(ages, self.frames).to(read).expand(len(read), -1, -1)
-        known = torch.cat([tokens, self.actions_since(actions, ages), age], dim=-1)
-        evidence = self.read_frame(self.hide(known)) * inside  # (B, K, EVIDENCE)
-        logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
-        return logits
+        age = F.one_hot(ages, self.frames).to(actions).expand(len(actions), -1, -1)
+        return torch.cat([self.actions_since(actions, ages), age], dim=-1)
 
     def actions_since(self, actions: Tensor, ages: Tensor) -> Tensor:
         """Of each age (K,) the actions that led to the frame and those since, (B, K, (ACTIONS_BEFORE + frames) A).
@@ -187,8 +196,9 @@ class EndingReader(nn.Module):
         """
         read = torch.stack([readings[-1 - age] for age in self.ages], dim=2)  # (B, members, K, R)
         ages = torch.tensor(self.ages, device=actions.device)
+        since = self._each()[0].since(actions, ages)  # the same for all members
         opinions = zip(self._each(), read.unbind(1), strict=True)
-        return self._joined([member.foresee(one, actions, ages) for member, one in opinions])
+        return self._joined([member.foresee(one, since) for member, one in opinions])
 
     def _each(self) -> list[ReaderMember]:
         return cast(list[ReaderMember], list(self.members))

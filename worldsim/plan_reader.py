@@ -102,7 +102,7 @@ class PlanHead(nn.Module):
         return torch.einsum("bpha,had->bphd", planned, self.planned[: planned.shape[2]]).cumsum(2)
 
     def forward(self, known: Tensor, asked: Tensor) -> Tensor:
-        """Logits (B, P, S). known: (B, K). asked: (B, P, S, HIDDEN), the steps' `step` on top of what was `added`."""
+        """Logits (B, P, S). known: (B, K). asked: (B or 1, P, S, HIDDEN), the steps' `step` on what was `added`."""
         logits: Tensor = self.logit(self.judge(self.know(known)[:, None, None] + asked))[..., 0]
         return logits
 
@@ -166,7 +166,7 @@ class PlanReader(nn.Module):
 
         pictures: uint8 (B, K, H, W, C), decoded frames of the K ages of the config. taken: (B, actions_before, A),
         features of the actions that led here, oldest first and 0 where there was none. planned: (B, P, H, A), those of
-        the plans, H up to the horizon only.
+        the plans, H up to the horizon only; (1, P, H, A) where all rows have the same.
         """
-        logits = torch.stack([member(pictures, taken, planned) for member in self.members])
+        logits = torch.stack([member(pictures, taken, planned).float() for member in self.members])
         return joined(logits)

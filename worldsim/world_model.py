@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from worldsim.data.actions import action_features
 from worldsim.data.episode import EnvSpec
+from worldsim.device import autocast
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.dynamics.protocol import Dynamics, DynamicsState, Outcome
 from worldsim.dynamics.recorded import RecordedSteps
@@ -46,7 +47,7 @@ class WorldModel:
         uncertainty_quantiles: Mapping[float, float] | None = None,
         training: dict[str, Any] | None = None,
     ) -> None:
-        """Takes over both networks and casts them to `dtype`.
+        """Takes over the networks and casts them to `dtype`; of the reader of plans the products alone are in it.
 
         temperature: of its dreams unless a caller asks for another. feature_frames: how many frames back, the current
         one included, the observation "features" shows. stack_ages: which decoded frames "frame_stack" shows, by their
@@ -59,14 +60,15 @@ class WorldModel:
         self.device, self.dtype = torch.device(device), dtype
         self.tokenizer = tokenizer.to(self.device).requires_grad_(False).eval()
         self.dynamics = dynamics.to(self.device).requires_grad_(False).eval()
-        for network in (self.tokenizer, self.dynamics):
-            _cast_weights(network, dtype)
+        self.endings = None if endings is None else endings.to(self.device).requires_grad_(False).eval()
+        for network in (self.tokenizer, self.dynamics, self.endings):
+            if network is not None:
+                _cast_weights(network, dtype)
         self._recorded: RecordedSteps | None = None
         self.start_contexts = start_contexts
         self.temperature = temperature
         self.feature_frames = feature_frames
         self.stack_ages = tuple(stack_ages)
-        self.endings = None if endings is None else endings.to(self.device).requires_grad_(False).eval()
         self.plans = None if plans is None else plans.to(self.device).requires_grad_(False).eval()
         self.uncertainty_quantiles = dict(uncertainty_quantiles or {})
         self.training = training or {}
@@ -241,7 +243,8 @@ class WorldModel:
         pictures = torch.stack([state.decoded[-1 - age] for age in reader.config.ages], dim=1)
         features = action_features(self.spec, plans).to(self.device)  # (P, H, A)
         taken = state.actions(reader.config.actions_before)
-        logits = reader(pictures, taken, features.expand(len(pictures), -1, -1, -1))
+        with autocast(self.device, self.dtype):  # as in its training
+            logits = reader(pictures, taken, features[None])
         config = reader.config
         weight = config.afterwards_weight if afterwards else 0.0
         return plan_risks(logits, config.discount, horizon=config.horizon, afterwards_weight=weight)

@@ -70,6 +70,17 @@ def test_softmax_of_bf16_is_as_exact_as_pytorch_s() -> None:
     assert (softmax(scores) - exact).abs().max() <= (scores.softmax(-1) - exact).abs().max()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_rotation_in_every_precision(dtype: torch.dtype) -> None:
+    vectors, angles = torch.randn(3, 5, 8).to(dtype), torch.rand(5, 4)
+    cosine, sine = angles.cos().to(dtype), angles.sin().to(dtype)
+    exact = plain_rotation(vectors.double(), cosine.double(), sine.double())
+    largest = 2 * float(vectors.abs().max())
+    torch.testing.assert_close(
+        rotate(vectors, cosine, sine).double(), exact, rtol=0, atol=torch.finfo(dtype).eps * largest
+    )
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_query_key_value(order: tuple[int, int, int, int, int, int]) -> None:
     cosine, sine = torch.rand(2, *ANGLES[order], dtype=torch.double)

@@ -205,6 +205,8 @@ class DiT(nn.Module):
             if own is not None:
                 own_memories.append(own)
         tokens = rms_norm(tokens)
-        latents = self.output(tokens[:, :, : self.tokens])
+        latents = self.output(
+            tokens[:, :, : self.tokens].contiguous()
+        )  # as it lies, it would be a product for each row
         belief = torch.tanh(self.belief(tokens[:, :, self.tokens]))
         return DiTOutput(latents.float(), belief.float(), torch.stack(own_memories))

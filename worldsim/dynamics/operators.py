@@ -13,6 +13,7 @@ from torch import Tensor
 
 EPSILON = 1e-6
 LARGEST_SCORE = 80.0  # of which a few hundred exponentials still have a sum in float32
+NOTHING = 1e-34  # a little more than the exponential of -80
 
 
 def rms_norm(tokens: Tensor) -> Tensor:
@@ -26,8 +27,7 @@ def rms_norm(tokens: Tensor) -> Tensor:
 def swiglu(gate_and_value: Tensor) -> Tensor:
     """(..., 2 H) -> silu(first half) * second half, (..., H) (Shazeer 2020, arXiv 2002.05202)."""
     if not torch.is_grad_enabled():
-        gate, value = gate_and_value.chunk(2, dim=-1)
-        return torch.nn.functional.silu(gate).mul_(value)
+        return _gated(gate_and_value)
     product: Tensor = _SwiGLU.apply(gate_and_value)  # type: ignore[no-untyped-call]
     return product
 
@@ -36,7 +36,7 @@ def softmax(scores: Tensor) -> Tensor:
     """Over the last axis of scores that are no larger than 80, as those of normalised queries and keys.
 
     PyTorch's takes eight times as long on rows of nine, and first looks for the largest score of each, which none of
-    these needs. Larger ones count as 80.
+    these needs. Larger ones count as 80; those below -79, such as masked ones, get nothing.
     """
     if not torch.is_grad_enabled():
         return _shares(scores)
@@ -79,8 +79,14 @@ def _whole_rows(cosine: Tensor, sine: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _turned(vectors: Tensor, along: Tensor, across: Tensor) -> Tensor:
-    """vectors * along + (vectors with their halves swapped) * across, all (..., W)."""
+    """vectors * along + (vectors with their halves swapped) * across, all (..., W).
+
+    In bfloat16 PyTorch adds products to halves of rows number by number: a swapped copy costs a quarter of that. In
+    float32 the copy costs more.
+    """
     turned = vectors * along
+    if vectors.dtype != torch.float32:
+        return turned.addcmul_(vectors.roll(vectors.shape[-1] // 2, dims=-1), across)
     left, right = vectors.chunk(2, dim=-1)
     for half, other, table in zip(turned.chunk(2, dim=-1), (right, left), across.chunk(2, dim=-1), strict=True):
         half.addcmul_(other, table)
@@ -137,7 +143,9 @@ def _norm_backward(gradient: Tensor, normal: Tensor, scale: Tensor) -> Tensor:
 
 def _shares(scores: Tensor) -> Tensor:
     precise = torch.promote_types(scores.dtype, torch.float32)
-    weights = scores.to(precise).clamp(max=LARGEST_SCORE).exp()
+    # On a CPU exponentials that underflow, as those of masked scores would, take twenty times as long as others.
+    weights = scores.to(precise).clamp(-LARGEST_SCORE, LARGEST_SCORE).exp()
+    weights = torch.nn.functional.threshold(weights, NOTHING, 0.0, inplace=True)
     return (weights / weights.sum(dim=-1, keepdim=True)).to(scores.dtype)
 
 
@@ -158,21 +166,26 @@ class _Softmax(torch.autograd.Function):
         return torch.addcmul(weighted, shares, weighted.sum(dim=-1, keepdim=True), value=-1)
 
 
+def _gated(gate_and_value: Tensor) -> Tensor:
+    gate, value = gate_and_value.chunk(2, dim=-1)
+    return torch.nn.functional.silu(gate.contiguous()).mul_(value)  # of half rows it takes half as long again
+
+
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(context: Any, gate_and_value: Tensor) -> Tensor:
         context.save_for_backward(gate_and_value)
-        gate, value = gate_and_value.chunk(2, dim=-1)
-        return torch.nn.functional.silu(gate).mul_(value)
+        return _gated(gate_and_value)
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
         (gate_and_value,) = context.saved_tensors
         gate, value = gate_and_value.chunk(2, dim=-1)
+        gate = gate.contiguous()
         answer = torch.empty_like(gate_and_value)
         of_gate, of_value = answer.chunk(2, dim=-1)
         torch.mul(gradient, torch.nn.functional.silu(gate), out=of_value)
-        torch.ops.aten.silu_backward.grad_input(gradient * value, gate, grad_input=of_gate)
+        of_gate.copy_(torch.ops.aten.silu_backward(gradient * value, gate))
         return answer
 
 

@@ -21,4 +21,5 @@ def to_model_range(frames: Tensor) -> Tensor:
 
 def to_uint8(values: Tensor) -> Tensor:
     """Values in model range, of any shape and float dtype -> uint8, rounded; what lies outside [-1, 1] is clipped."""
-    return values.float().add(1.0).mul_(127.5).round_().clamp_(0.0, 255.0).to(torch.uint8)
+    scaled = values.to(torch.float32, copy=True)
+    return scaled.add_(1.0).mul_(127.5).round_().clamp_(0.0, 255.0).to(torch.uint8)
