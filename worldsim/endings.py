@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
+from worldsim.dropout import Dropout
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.scale import LatentScale
 from worldsim.optimization import muon_and_adamw
@@ -89,22 +90,22 @@ class ReaderMember(nn.Module):
             nn.SiLU(),
         )
         size = tokens * TOKEN_OUTPUT + (ACTIONS_BEFORE + self.frames) * action_size + self.frames
-        self.hide = nn.Dropout(config.dropout / 2)
+        self.hide = Dropout(config.dropout / 2)
         self.read_frame = nn.Sequential(
             nn.Linear(size, WIDTH),
             nn.LayerNorm(WIDTH),
             nn.SiLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(WIDTH, EVIDENCE),
             nn.SiLU(),
         )
         self.judge = nn.Sequential(
             nn.LayerNorm(EVIDENCE),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
             nn.Linear(EVIDENCE, EVIDENCE),
             nn.LayerNorm(EVIDENCE),
             nn.SiLU(),
-            nn.Dropout(config.dropout),
+            Dropout(config.dropout),
         )
         self.logit = nn.Linear(EVIDENCE, 1)
         nn.init.normal_(self.place, std=0.5)
