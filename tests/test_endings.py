@@ -60,13 +60,16 @@ def encoded(store: EpisodeStore) -> tuple[LatentCache, LatentScale]:
     return latents, scale
 
 
-def learner_of(config: EndingConfig, store: EpisodeStore) -> EndingLearner:
+def learner_of(config: EndingConfig, store: EpisodeStore, dtype: torch.dtype = torch.float32) -> EndingLearner:
     latents, scale = encoded(store)
-    return EndingLearner(config, store, latents, scale)
+    return EndingLearner(config, store, latents, scale, dtype=dtype)
 
 
-def test_what_has_left_the_picture_is_foreseen_by_who_reads_enough_frames(fuses: EpisodeStore) -> None:
-    remembering, forgetting = (learner_of(replace(QUICK, frames=frames), fuses) for frames in (FUSE, 1))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_has_left_the_picture_is_foreseen_by_who_reads_enough_frames(
+    fuses: EpisodeStore, dtype: torch.dtype
+) -> None:
+    remembering, forgetting = (learner_of(replace(QUICK, frames=frames), fuses, dtype) for frames in (FUSE, 1))
     for learner in (remembering, forgetting):
         for _ in range(QUICK.steps):
             metrics = learner.update()

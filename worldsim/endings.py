@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from worldsim.data.actions import action_feature_count, action_features
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
+from worldsim.device import autocast
 from worldsim.dropout import Dropout
 from worldsim.dynamics.calibration import fit_logits
 from worldsim.dynamics.scale import LatentScale
@@ -224,10 +225,13 @@ class EndingLearner(MembersLearner):
         latents: LatentCache,
         scale: LatentScale,
         device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
         seed: int = 0,
     ) -> None:
-        """scale: of the dynamics whose dreams the reader is to read."""
-        self.config, self.device = config, torch.device(device)
+        """scale: of the dynamics whose dreams the reader is to read. dtype: of the products in training; weights stay
+        fp32.
+        """
+        self.config, self.device, self.dtype = config, torch.device(device), dtype
         tokens, channels = latents[0].shape[1:]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -236,7 +240,7 @@ class EndingLearner(MembersLearner):
         self._train = _Steps(store, latents, scale, store.indices("train"), self.device)
         self._held_out = _Steps(store, latents, scale, held_out, self.device) if len(held_out) else None
         random = np.random.default_rng(seed)
-        optimizers = muon_and_adamw(self.reader, config.learning_rate, config.weight_decay, torch.float32, HIDDEN)
+        optimizers = muon_and_adamw(self.reader, config.learning_rate, config.weight_decay, dtype, HIDDEN)
         super().__init__(config, self.reader, optimizers, random)
         mean, deviation = self._train.moments(random)
         for member in self.reader._each():
@@ -249,7 +253,9 @@ class EndingLearner(MembersLearner):
         chosen, weight = self._train.draw(self.config.batch_size, self.config.ending_fraction, self._random)
         ages = self._some_ages()
         shown, action, ended = self._train.read(chosen, self.config.frames, ages)
-        losses = F.binary_cross_entropy_with_logits(member(shown, action, ages), ended, reduction="none")
+        with autocast(self.device, self.dtype):
+            logits = member(shown, action, ages)
+        losses = F.binary_cross_entropy_with_logits(logits, ended, reduction="none")
         return (losses * torch.from_numpy(weight).to(self.device)).mean()
 
     def _some_ages(self) -> tuple[int, ...]:

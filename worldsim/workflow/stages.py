@@ -126,7 +126,7 @@ def train_endings(
 ) -> EndingReader:
     """The network that foresees endings, trained anew on the episodes there are by now."""
     seed = _round_seed(config, round_number)
-    learner = EndingLearner(config.endings, store, latents, dynamics.scale, machine.device, seed)
+    learner = EndingLearner(config.endings, store, latents, dynamics.scale, machine.device, machine.dtype, seed)
     _fit_round(learner, config, config.endings.steps, round_folders(run, round_number).endings, "endings", round_number)
     return learner.reader
 
