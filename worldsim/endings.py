@@ -135,9 +135,8 @@ class ReaderMember(nn.Module):
         since: of the same ages, as `since` gives them.
         """
         tokens, inside = read.tensor_split([-1], dim=-1)
-        evidence = (
-            self.read_frame(self.hide(torch.cat([tokens, since.to(tokens)], dim=-1))) * inside
-        )  # (B, K, EVIDENCE)
+        known = torch.cat([tokens, since.to(tokens)], dim=-1)
+        evidence = self.read_frame(self.hide(known)) * inside  # (B, K, EVIDENCE)
         logits: Tensor = self.logit(self.judge(evidence.sum(1)))[:, 0]
         return logits.float()
 

@@ -205,8 +205,7 @@ class DiT(nn.Module):
             if own is not None:
                 own_memories.append(own)
         tokens = rms_norm(tokens)
-        latents = self.output(
-            tokens[:, :, : self.tokens].contiguous()
-        )  # as it lies, it would be a product for each row
+        # A linear layer on a slice as it lies is a product for each row.
+        latents = self.output(tokens[:, :, : self.tokens].contiguous())
         belief = torch.tanh(self.belief(tokens[:, :, self.tokens]))
         return DiTOutput(latents.float(), belief.float(), torch.stack(own_memories))

@@ -84,7 +84,7 @@ class VitTokenizer(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (..., N, D) -> uint8 frames (..., H, W, C)."""
         check_latents(latents, self.latent_shape)
-        # Bytes are put in their places, not floats: four times as much to move took a sixth of a dreamt frame.
+        # Bytes are put in their places, not floats: a quarter of what there is to move.
         frames = self._put_together(to_uint8(self._draw(latents.reshape(-1, *self.latent_shape))))
         return frames.reshape(*latents.shape[:-2], *self.frame_shape)  # (..., H, W, C)
 
