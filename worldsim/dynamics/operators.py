@@ -172,21 +172,22 @@ def _gated(gate_and_value: Tensor) -> Tensor:
 
 
 class _SwiGLU(torch.autograd.Function):
+    """y = s(x) v with s(x) = x sigmoid(x)."""
+
     @staticmethod
     def forward(context: Any, gate_and_value: Tensor) -> Tensor:
-        context.save_for_backward(gate_and_value)
-        return _gated(gate_and_value)
+        gate, value = gate_and_value.chunk(2, dim=-1)
+        gate = gate.contiguous()  # of half rows silu takes half as long again
+        opened = torch.nn.functional.silu(gate)
+        context.save_for_backward(gate, opened, value)
+        return opened * value
 
     @staticmethod
     def backward(context: Any, gradient: Tensor) -> Tensor:
-        (gate_and_value,) = context.saved_tensors
-        gate, value = gate_and_value.chunk(2, dim=-1)
-        gate = gate.contiguous()
-        answer = torch.empty_like(gate_and_value)
-        of_gate, of_value = answer.chunk(2, dim=-1)
-        torch.mul(gradient, torch.nn.functional.silu(gate), out=of_value)
-        of_gate.copy_(torch.ops.aten.silu_backward(gradient * value, gate))
-        return answer
+        """dL/dx = g v s'(x), dL/dv = g s(x)."""
+        gate, opened, value = context.saved_tensors
+        # Put side by side at once: written to halves of rows they take half as long again.
+        return torch.cat([torch.ops.aten.silu_backward(gradient * value, gate), gradient * opened], dim=-1)
 
 
 class _QueryKeyValue(torch.autograd.Function):
