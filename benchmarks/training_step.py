@@ -102,9 +102,7 @@ def dynamics_training(
     dtype: torch.dtype,
 ) -> Training:
     """Time a few steps of training on random clips of the configured size."""
-    model = DiTDynamics(config, tokens, channels, grid, action_feature_count(spec)).to(device)
-    optimizers = build_optimizers(config.optimizer, model, 1e-4, config.weight_decay, dtype)
-    clip = random_clip(config.batch_clips, config.clip_frames, model, device)
+    model, clip, optimizers = untrained(config, tokens, channels, grid, spec, device, dtype)
     generator = torch.Generator(device).manual_seed(0)
     shapes: list[tuple[int, int, int]] = []
 
@@ -148,6 +146,21 @@ def dynamics_training(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         shapes=shapes,
     )
+
+
+def untrained(
+    config: DynamicsConfig,
+    tokens: int,
+    channels: int,
+    grid: tuple[int, int],
+    spec: EnvSpec,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[DiTDynamics, LatentClip, list[torch.optim.Optimizer]]:
+    """Dynamics of these settings, a random clip to train them on, and their optimizers."""
+    model = DiTDynamics(config, tokens, channels, grid, action_feature_count(spec)).to(device)
+    optimizers = build_optimizers(config.optimizer, model, 1e-4, config.weight_decay, dtype)
+    return model, random_clip(config.batch_clips, config.clip_frames, model, device), optimizers
 
 
 def recorded_step(
