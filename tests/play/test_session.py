@@ -136,6 +136,17 @@ def test_a_key_pressed_between_two_steps_counts_once(model: WorldModel) -> None:
     assert do(session, "step")["action"] == 1
 
 
+@pytest.mark.parametrize("leave", ["restart", "load"])
+def test_a_key_pressed_in_one_dream_does_nothing_in_the_next(model: WorldModel, leave: str) -> None:
+    session = Session(model, seed=1)
+    point = do(session, "save")["points"][-1]["number"]
+    do(session, "action", 2)
+    do(session, "action", 1)  # so 2 was only tapped
+    do(session, leave, point if leave == "load" else None)
+    do(session, "action", 0)
+    assert do(session, "step")["action"] == 0
+
+
 def test_it_waits_for_the_first_action(model: WorldModel) -> None:
     session = Session(model, seed=1)
     header = view(session)[0]
@@ -261,6 +272,14 @@ def test_a_recording_holds_every_moment_once(model: WorldModel, tmp_path: Any) -
     dream = frames[-1, -256:, -256:].reshape(16, 16, 16, 16, 3).mean((1, 3))
     assert np.abs(dream - recording.dream[-1]).mean() < 30, "reality left, dream right"
     assert view(session)[0]["recording"] is None
+
+
+def test_a_recording_is_enlarged_picture_by_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    monkeypatch.setattr("worldsim.play.recording.enlarged", lambda frames, scale: sizes.append(frames.size) or frames)
+    frame = np.zeros((16, 16, 3), np.uint8)
+    mp4(Recording([frame] * 9, [frame] * 9), 10.0)
+    assert set(sizes) == {frame.size}, "two minutes of enlarged frames are gigabytes"
 
 
 def test_a_recording_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

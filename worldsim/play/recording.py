@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from worldsim.rendering import Frames, enlarged, labelled, side_by_side, write_video
 
@@ -41,10 +40,17 @@ class Recording:
 
 def mp4(recording: Recording, frames_per_second: float) -> bytes:
     """The recording as a file, every moment once, reality on the left. Raises UserError where ffmpeg cannot write."""
-    scale = max(1, PICTURE_PIXELS // recording.dream[0].shape[0])
-    clip = enlarged(np.stack(recording.dream), scale)
-    if recording.real:
-        real = enlarged(np.stack(recording.real), scale)
-        clip = side_by_side(labelled(real, "reality"), labelled(clip, "dream"))
     with TemporaryDirectory() as folder:
-        return write_video(clip, Path(folder) / "dream.mp4", frames_per_second=frames_per_second).read_bytes()
+        file = write_video(_pictures(recording), Path(folder) / "dream.mp4", frames_per_second=frames_per_second)
+        return file.read_bytes()
+
+
+def _pictures(recording: Recording) -> Iterator[Frames]:
+    """Enlarged and labelled, one at a time: all of them together would take hundreds of times what was kept."""
+    scale = max(1, PICTURE_PIXELS // recording.dream[0].shape[0])
+    for moment, dream in enumerate(recording.dream):
+        picture = enlarged(dream[None], scale)
+        if recording.real:
+            real = enlarged(recording.real[moment][None], scale)
+            picture = side_by_side(labelled(real, "reality"), labelled(picture, "dream"))
+        yield picture[0]

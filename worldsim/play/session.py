@@ -144,6 +144,7 @@ class Session:
         self._outcome = {"reward": 0.0, "survival": 1.0, "uncertainty": 0.0}
         self._ended: str | None = None
         self._last_action = None
+        self._forget_taps()
         self._rewinds.clear()
         self._waits = not self._policy_plays
         self.is_playing = self._policy_plays
@@ -223,6 +224,10 @@ class Session:
         if self._waits and action != self._rest:
             self._play()
 
+    def _forget_taps(self) -> None:
+        """What was pressed before this moment belongs to another dream."""
+        self._tapped, self._was_used = None, True
+
     def _chosen_action(self) -> Action:
         if self._policy_plays and self._act is not None:
             chosen: Action = np.asarray(self._act(self._observations)[0]).tolist()
@@ -237,7 +242,7 @@ class Session:
         if plays and self._act is None:
             raise RefusedMessage("policy: this model has none")
         self._policy_plays = plays
-        self._tapped = None
+        self._forget_taps()
         if plays and self._waits:
             self._play()
 
@@ -265,6 +270,7 @@ class Session:
         self._observations = self._load_dream(moment.dream)
         self._step, self._total_reward = moment.step, moment.total_reward
         self._outcome, self._ended, self._last_action = moment.outcome, moment.ended, None
+        self._forget_taps()
         self.is_playing = self.is_playing and self._ended is None
         if self._real is not None:
             self._real.leave_behind()
