@@ -8,8 +8,6 @@ from typing import Any
 import gymnasium as gym
 from PIL import Image
 
-from worldsim.envs.errors import UnusableEnvironmentError
-
 BAND = (160, 320, 0, 600)
 """Default crop (top, bottom, left, right): all that ever moves lies between rows 172 and 315 of the 400."""
 
@@ -25,6 +23,13 @@ def read_state(env: gym.Env[Any, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in zip(names, base.state, strict=True)}
 
 
+def frames_of(env: gym.Env[Any, Any]) -> CartPoleFrames | None:
+    """The pictures of Gymnasium's own CartPole; None for one that was given another `render()`."""
+    from gymnasium.envs.classic_control import CartPoleEnv
+
+    return CartPoleFrames(env) if getattr(type(env.unwrapped), "render", None) is CartPoleEnv.render else None
+
+
 class CartPoleFrames:
     """Draws the state of Gymnasium's CartPole (the attributes `state`, `x_threshold`, `length`, screen sizes).
 
@@ -37,8 +42,6 @@ class CartPoleFrames:
         from pygame import gfxdraw
 
         base: Any = env.unwrapped
-        if not hasattr(base, "x_threshold"):
-            raise UnusableEnvironmentError(f"{base} is not Gymnasium's CartPole; ask for image=render")
         self._base = base
         self._draw = gfxdraw
         self.size = (int(base.screen_height), int(base.screen_width))

@@ -14,13 +14,15 @@ import gymnasium as gym
 from worldsim.envs import cartpole, doom, minatar, mujoco
 from worldsim.envs.pictures import Source
 
-CLASSIC_CONTROL = ("Acrobot", "CartPole", "MountainCar", "Pendulum")
-BOX2D = ("BipedalWalker", "CarRacing", "LunarLander")
+# Whole names: somebody's AntFarm has nothing to do with MuJoCo.
+CLASSIC_CONTROL = ("Acrobot", "MountainCar", "MountainCarContinuous", "Pendulum")
+BOX2D = ("BipedalWalker", "BipedalWalkerHardcore", "CarRacing", "LunarLander", "LunarLanderContinuous")
 MUJOCO = (
     "Ant",
     "HalfCheetah",
     "Hopper",
     "Humanoid",
+    "HumanoidStandup",
     "InvertedDoublePendulum",
     "InvertedPendulum",
     "Pusher",
@@ -51,8 +53,9 @@ class Family:
     blank_terminal_frame: bool = False
     wrap: Callable[[gym.Env[Any, Any]], gym.Env[Any, Any]] | None = None
     """A wrapper around the simulator, below frame skip and pictures."""
-    source: Callable[[gym.Env[Any, Any]], Source] | None = None
-    """Pictures for environments whose `render()` is slow or needs more packages; `image=render` goes around it."""
+    source: Callable[[gym.Env[Any, Any]], Source | None] | None = None
+    """Pictures for environments whose `render()` is slow or needs more packages; `image=render` goes around it. None
+    for an environment that draws itself in another way."""
     read_action_meanings: Callable[[gym.Env[Any, Any]], list[str] | None] | None = None
     episode_steps: Callable[[gym.Env[Any, Any]], int | None] | None = None
     """The simulator's own time limit in underlying steps, where the registration does not state it."""
@@ -62,6 +65,11 @@ class Family:
     """The simulator's true state as named numbers (NaN: not there at the moment), after `reset` or `step`."""
     state_kwargs: dict[str, Any] = field(default_factory=dict)
     """Arguments of the simulator without which `read_state` would not see everything."""
+
+
+def _versions(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The beginnings of the ids of all versions of these environments and of no others."""
+    return tuple(f"{name}-v" for name in names)
 
 
 def _minigrid_meanings(env: gym.Env[Any, Any]) -> list[str] | None:
@@ -99,17 +107,17 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="CartPole",
-        prefixes=("CartPole",),
+        prefixes=_versions(("CartPole",)),
         extra="classic",
         modules=("pygame",),
         crops={"CartPole-v0": cartpole.BAND, "CartPole-v1": cartpole.BAND},
         action_meanings={("CartPole-v0", 2): ["left", "right"], ("CartPole-v1", 2): ["left", "right"]},
-        source=cartpole.CartPoleFrames,
+        source=cartpole.frames_of,
         read_state=cartpole.read_state,
     ),
     Family(
         name="classic control",
-        prefixes=CLASSIC_CONTROL,
+        prefixes=_versions(CLASSIC_CONTROL),
         extra="classic",
         modules=("pygame",),
         action_meanings={
@@ -121,7 +129,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="Box2D",
-        prefixes=BOX2D,
+        prefixes=_versions(BOX2D),
         extra="box2d",
         modules=("Box2D", "pygame"),
         # The lowest 12 rows of CarRacing are its indicator bar: they show the speed, so they stay in the picture.
@@ -159,7 +167,7 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         name="MuJoCo",
-        prefixes=MUJOCO,
+        prefixes=_versions(MUJOCO),
         extra="mujoco",
         modules=("mujoco",),
         prepare=mujoco.prepare,
@@ -170,8 +178,13 @@ FAMILIES: tuple[Family, ...] = (
 
 def family_of(env_id: str) -> Family | None:
     """The first family one of whose prefixes starts the id (after `module:`), or None."""
-    name = env_id.rsplit(":", 1)[-1]
+    name = name_of(env_id)
     for family in FAMILIES:
         if name.startswith(family.prefixes):
             return family
     return None
+
+
+def name_of(env_id: str) -> str:
+    """The id without the `module:` that registers it."""
+    return env_id.rsplit(":", 1)[-1]

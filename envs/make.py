@@ -13,7 +13,7 @@ import numpy as np
 
 from worldsim.envs.config import EnvConfig
 from worldsim.envs.errors import UnusableEnvironmentError
-from worldsim.envs.families import Family, family_of
+from worldsim.envs.families import Family, family_of, name_of
 from worldsim.envs.pictures import ArrayFrames, Frame, RenderedFrames, Source, find_picture
 from worldsim.envs.wrappers import PixelEnv
 
@@ -143,7 +143,7 @@ def _wrap(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) -> P
     if family and family.wrap:
         env = family.wrap(env)
     source = _source(env, config, family)
-    default_cap = family.max_episode_tics.get(config.id) if family else None
+    default_cap = family.max_episode_tics.get(name_of(config.id)) if family else None
     cap = default_cap if config.max_episode_tics is None else config.max_episode_tics
     rate = tics_per_second(env, config) or DEFAULT_FRAMES_PER_SECOND
     return PixelEnv(
@@ -167,8 +167,9 @@ def _source(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) ->
             raise UnusableEnvironmentError(
                 f"{config.id}: the observation {env.observation_space} holds no picture; try image=render"
             )
-        if family and family.source:
-            return family.source(env)
+        drawn = family.source(env) if family and family.source else None
+        if drawn is not None:
+            return drawn
     if "rgb_array" not in env.metadata.get("render_modes", []) or env.render_mode != "rgb_array":
         raise UnusableEnvironmentError(
             f"{config.id} shows no picture: its observation is {env.observation_space} and it cannot render rgb_array; "
@@ -179,7 +180,7 @@ def _source(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) ->
 
 def _crop(config: EnvConfig, family: Family | None, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     if config.crop is None:
-        return family.crops.get(config.id) if family else None
+        return family.crops.get(name_of(config.id)) if family else None
     height, width = size
     if len(config.crop) != 4:
         raise UnusableEnvironmentError(f"crop={list(config.crop)}: expected [top, bottom, left, right]")
@@ -222,7 +223,7 @@ def _action_meanings(env: PixelEnv, config: EnvConfig, family: Family | None) ->
     if family and family.read_action_meanings:
         known = family.read_action_meanings(env)
     elif family:
-        known = family.action_meanings.get((config.id, count))
+        known = family.action_meanings.get((name_of(config.id), count))
     if known is None and hasattr(env.unwrapped, "get_action_meanings"):  # Atari
         known = [str(name).lower() for name in env.unwrapped.get_action_meanings()]
     if known is not None and len(known) == count:

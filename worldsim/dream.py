@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from worldsim.device import choose_device, choose_precision
-from worldsim.dream_starts import read_options
+from worldsim.dream_starts import check_temperature, read_options
 from worldsim.errors import UserError
 from worldsim.model_folder import load_model
 from worldsim.observations import observation_layout, observation_space, observed
@@ -63,7 +63,8 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         model's own. sampling_steps: denoising steps, of those that the model was trained for; None: the model's own.
         uncertainty_limit: truncate a dream where `infos["uncertainty"]` passes it, or, with
         uncertainty_penalty, take that much off the reward instead. uncertainty_quantile: in place of a limit the one
-        that this share of steps from real moments does not pass, such as 0.99. array: "numpy", or "torch" for tensors
+        that this share of steps from real moments does not pass, such as 0.99; measured at the model's own temperature
+        and sampling steps (hotter dreams pass it more often). array: "numpy", or "torch" for tensors
         that stay on the model's device, in all that `reset` and `step` give. render_mode: "rgb_array", or "human" for
         a window.
         """
@@ -74,10 +75,13 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
             raise UserError(f"num_envs={num_envs}: expected at least 1")
         if max_episode_steps is not None and max_episode_steps < 1:
             raise UserError(f"max_episode_steps={max_episode_steps}: expected None or at least 1")
-        if temperature is not None and not temperature >= 0:
-            raise UserError(f"temperature={temperature}: expected 0 or more")
+        if temperature is not None:
+            check_temperature(temperature)
         if start not in ("anywhere", "episode_start"):
             raise UserError(f"start={start!r}: expected 'anywhere' or 'episode_start'")
+        if autoreset_mode not in {*AutoresetMode, *(mode.value for mode in AutoresetMode)}:
+            modes = ", ".join(repr(mode.value) for mode in AutoresetMode)
+            raise UserError(f"autoreset_mode={autoreset_mode!r}: expected {modes} or a gymnasium.vector.AutoresetMode")
         if array not in ("numpy", "torch"):
             raise UserError(f"array={array!r}: expected 'numpy' or 'torch'")
         if render_mode not in (None, *RENDER_MODES):
@@ -88,7 +92,9 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         self.temperature = model.temperature if temperature is None else temperature
         self.sampling_steps = model.checked_steps(sampling_steps)
         self.max_episode_steps = max_episode_steps or model.spec.max_episode_steps
-        self.uncertainty_limit = _limit(model, uncertainty_quantile, uncertainty_limit, uncertainty_penalty)
+        self.uncertainty_limit = _limit(
+            model, self.sampling_steps, uncertainty_quantile, uncertainty_limit, uncertainty_penalty
+        )
         self.uncertainty_penalty = uncertainty_penalty
         self.array = array
         self.autoreset_mode = AutoresetMode(autoreset_mode)
@@ -124,7 +130,7 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         options, of which each but the first two may be one for all rows or one for each:
         "reset_mask", bool (num_envs,): begin anew in these rows only.
         "start_frames" and "start_actions": begin after frames of your own, uint8 (T, H, W, C) with T from 1 to the
-        model's window, and the T - 1 actions between them; (num_envs, T, ...) for each row its own.
+        model's `longest_start`, and the T - 1 actions between them; (num_envs, T, ...) for each row its own.
         "start_context": the index of one of the env's start contexts. "temperature": until the next call of `reset`.
         """
         asked = read_options(options, self.model, self._contexts, self.num_envs)
@@ -146,7 +152,8 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
     def step(self, actions: Any) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         """Dream one frame in every row; observation, reward, terminated, truncated (num_envs,), infos.
 
-        actions: an array or a tensor of the action space. Rewards are float64 (float32 where array="torch").
+        actions: an array or a tensor of the action space; what lies outside a Box counts as its nearest point. Rewards
+        are float64 (float32 where array="torch").
         """
         if self._state is None:
             raise gym.error.ResetNeeded("call reset() before step()")
@@ -218,7 +225,8 @@ class DreamVectorEnv(gym.vector.VectorEnv[Any, Any, Any]):
         return {"state": self._state.clone(), **{name: values.copy() for name, values in rows.items()}}
 
     def set_temperature(self, temperature: float) -> None:
-        """From the next step on, in all rows: the dreams that are under way and those to come."""
+        """From the next step on, in all rows: the dreams that are under way and those to come. UserError below 0."""
+        check_temperature(temperature)
         self.temperature = temperature
         self._temperatures[:] = temperature
 
@@ -320,9 +328,12 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
 
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Dream one frame."""
-        if not self.action_space.contains(action):
+        given = np.asarray(action)
+        if np.can_cast(given.dtype, self.action_space.dtype or given.dtype, "same_kind"):
+            given = given.astype(self.action_space.dtype)
+        if not self.action_space.contains(given if given.shape else given[()]):
             raise UserError(f"action {action!r} is outside {self.action_space}")
-        observations, rewards, terminated, truncated, infos = self._rows.step(np.asarray(action)[None])
+        observations, rewards, terminated, truncated, infos = self._rows.step(given[None])
         info = {name: float(infos[name][0]) for name in ("termination_probability", "uncertainty")}
         return observations[0], float(rewards[0]), bool(terminated[0]), bool(truncated[0]), info
 
@@ -344,15 +355,28 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
         return np.asarray(self._rows.load_state(saved)[0])
 
 
-def _limit(model: WorldModel, quantile: float | None, limit: float | None, penalty: float | None) -> float | None:
+def _limit(
+    model: WorldModel, sampling_steps: int, quantile: float | None, limit: float | None, penalty: float | None
+) -> float | None:
     """The uncertainty that a step may have; None: any."""
     if quantile is not None and limit is not None:
         raise UserError(f"uncertainty_quantile={quantile} and uncertainty_limit={limit}: give one of them")
     if quantile is not None:
+        default = model.dynamics.config.sampling_steps
+        if sampling_steps != default:
+            raise UserError(
+                f"uncertainty_quantile={quantile} is known of {default} sampling steps, not of {sampling_steps}: give "
+                "an uncertainty_limit, or leave sampling_steps as they are"
+            )
         limit = model.uncertainty_quantile(quantile)
     if limit is None and penalty is not None:
         raise UserError(
             f"uncertainty_penalty={penalty} needs an uncertainty_quantile or uncertainty_limit to apply from"
+        )
+    if limit is not None and sampling_steps == 1 and model.dynamics.config.kind == "dit":
+        raise UserError(
+            "uncertainty is how far the sampler moves its estimate, and one sampling step moves none: give no "
+            "uncertainty_limit or uncertainty_quantile, or take more sampling_steps"
         )
     for name, value in (("uncertainty_limit", limit), ("uncertainty_penalty", penalty)):
         if value is not None and not value >= 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.data.actions import action_features
 from worldsim.errors import UserError
 from worldsim.start_contexts import StartContexts
 from worldsim.world_model import WorldModel
@@ -41,9 +43,15 @@ def read_options(options: Mapping[str, Any] | None, model: WorldModel, contexts:
     temperatures = None
     if given.get("temperature") is not None:
         temperatures = _for_each_row("temperature", given["temperature"], np.float64, num_envs)[rows]
-        if not (temperatures >= 0).all():
-            raise UserError(f"temperature={given['temperature']}: expected 0 or more")
+        for temperature in temperatures:
+            check_temperature(float(temperature))
     return Start(rows, _contexts(given, model, contexts, num_envs, rows), temperatures)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise UserError for what no noise can have as its variance."""
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"temperature={temperature:g}: expected a number from 0 on")
 
 
 def frame_contexts(model: WorldModel, frames: NDArray[np.uint8], actions: NDArray[Any]) -> StartContexts:
@@ -88,13 +96,13 @@ def _contexts(
 def _own_contexts(
     model: WorldModel, frames: NDArray[Any], actions: Any, num_envs: int, rows: NDArray[np.int64]
 ) -> StartContexts:
-    spec, window = model.spec, model.dynamics.config.window
+    spec, longest = model.spec, model.longest_start
     each = (num_envs,) if frames.ndim == 5 else ()  # one stretch for all rows, or one for each
     length = frames.shape[len(each)] if frames.ndim >= 4 else 0
-    if frames.dtype != np.uint8 or frames.shape != (*each, length, *spec.frame_shape) or not 1 <= length <= window:
+    if frames.dtype != np.uint8 or frames.shape != (*each, length, *spec.frame_shape) or not 1 <= length <= longest:
         raise UserError(
             f"start_frames are {frames.dtype} {frames.shape}: expected uint8 (T, H, W, C) or (num_envs, T, H, W, C) "
-            f"with T from 1 to {window} and (H, W, C) = {spec.frame_shape}"
+            f"with T from 1 to {longest} and (H, W, C) = {spec.frame_shape}"
         )
     wanted = (*each, length - 1, *(spec.gym_action_space().shape or ()))
     between = np.zeros(wanted, spec.action_dtype) if actions is None and length == 1 else np.asarray(actions)
@@ -102,11 +110,14 @@ def _own_contexts(
         raise UserError(f"{length} start_frames need start_actions, the {length - 1} actions between them")
     if between.shape != wanted:
         raise UserError(f"start_actions of shape {between.shape}: expected {wanted}, the actions between the frames")
+    if not np.can_cast(between.dtype, spec.action_dtype, "same_kind"):
+        raise UserError(f"start_actions are {between.dtype}: expected {spec.action_dtype.name}")
     if each:
         frames, between = frames[rows], between[rows]
     else:
         frames, between = frames[None], between[None]
     found = frame_contexts(model, np.array(frames), between.astype(spec.action_dtype))
+    action_features(spec, found.actions)  # raises for what is no action, before anything has begun anew
     return found if each else found.rows(torch.zeros(len(rows), dtype=torch.int64))
 
 

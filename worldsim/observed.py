@@ -31,7 +31,8 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
     settings; it is closed with this one. observation: one of `worldsim.observations`. Where a row ends
     with SAME_STEP, `infos["final_obs"]` holds its last observation as it does in a dream.
     `infos["foreseen_termination"]`, float32 (num_envs,), is what the model said of the step before it was made; it has
-    another name than a dream's, since here the episode knows. Raises UserError if the env's spaces are not the model's.
+    another name than a dream's, since here the episode knows; 0, and False in `infos["_foreseen_termination"]`, where a
+    row has begun anew instead of making a step. Raises UserError if the env's spaces are not the model's.
     """
 
     def __init__(
@@ -87,7 +88,9 @@ class ObservedVectorEnv(gym.vector.VectorWrapper[NDArray[Any], NDArray[Any], NDA
         flat = torch.as_tensor(np.asarray(actions).reshape(self.num_envs, *self.model.spec.action_shape))
         with without_draws([self._generators[row] for row in np.flatnonzero(begun)]):
             self._state, step = self.model.observe(self._state, torch.from_numpy(last), flat)
-        infos["foreseen_termination"] = step.termination_probability.float().cpu().numpy()
+        foreseen = step.termination_probability.float().cpu().numpy().copy()
+        foreseen[begun] = 0
+        infos |= {"foreseen_termination": foreseen, "_foreseen_termination": ~begun}
         if begun.any():
             self._begin(frames, np.flatnonzero(begun))
         observations = self._observe()

@@ -97,6 +97,11 @@ class WorldModel:
         return 1 + max((*self.stack_ages, *seen_by_plans), default=-1)
 
     @property
+    def longest_start(self) -> int:
+        """How many frames of the past somebody looks back at where a dream begins, the current one included."""
+        return max(self.dynamics.config.window, self.remembered_frames, self.decoded_frames)
+
+    @property
     def agent_observation(self) -> str:
         """What an agent of this model's dreams reads, a key of `worldsim.observations`."""
         return "frame_stack" if self.stack_ages else "features"
@@ -201,20 +206,19 @@ class WorldModel:
         temperature: scales the variance of the noise, of all rows or of each (B,); None: the model's own.
         sampling_steps: denoising steps; None: the model's own. Raises UserError for others than it was trained for.
         """
-        noise = self._draw(state.generators, 2)
-        given = self.temperature if temperature is None else temperature
-        variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
         features = action_features(self.spec, actions).to(self.device)
         steps = self.checked_steps(sampling_steps)
+        given = self.temperature if temperature is None else temperature
+        variance = torch.as_tensor(given, dtype=torch.float64).reshape(-1).to(self.device)
+        noise = self._draw(state.generators, 2)  # last: what is refused draws nothing
         dynamics, outcome = self._dream()(state.dynamics, features, noise, steps, variance)
         return self._advanced(state, dynamics, outcome, features)
 
     @torch.inference_mode()
     def observe(self, state: WorldState, frames: Tensor, actions: Tensor) -> tuple[WorldState, DreamStep]:
         """The same update with real frames uint8 (B, H, W, C) and the actions (B[, A]) that led to them."""
-        noise = self._draw(state.generators, 2)
-        features = action_features(self.spec, actions).to(self.device)
-        dynamics, outcome = self.dynamics.observe(state.dynamics, self.encode(frames), features, noise)
+        features, latents = action_features(self.spec, actions).to(self.device), self.encode(frames)
+        dynamics, outcome = self.dynamics.observe(state.dynamics, latents, features, self._draw(state.generators, 2))
         return self._advanced(state, dynamics, outcome, features)
 
     def action_risks(self, state: WorldState) -> Tensor:
@@ -308,7 +312,9 @@ class WorldModel:
 
 
 def row_generator(seed: int) -> torch.Generator:
-    """The random generator of a dream row with this seed."""
+    """The random generator of a dream row with this seed, any integer from 0 on."""
+    if seed >= 2**32:  # of which torch would take the lower half alone
+        seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     return torch.Generator().manual_seed(seed)
 
 
@@ -330,9 +336,11 @@ def seed_rows(generators: list[torch.Generator], seed: int | list[int | None] | 
 def without_draws(generators: Sequence[torch.Generator]) -> Iterator[None]:
     """What is drawn from them inside is as if it had not been: rows that go along in a batch for nothing."""
     before = [generator.get_state() for generator in generators]
-    yield
-    for generator, state in zip(generators, before, strict=True):
-        generator.set_state(state)
+    try:
+        yield
+    finally:
+        for generator, state in zip(generators, before, strict=True):
+            generator.set_state(state)
 
 
 def _no_action(spec: EnvSpec) -> Any:

@@ -286,6 +286,19 @@ def test_a_missing_package_names_its_extra(
     assert f'pip install "worldsim-rl[{extra}]"' in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["AntFarm-v0", "HopperGarden-v2", "CartPoleShop-v1"])
+def test_names_that_begin_like_a_familys_are_their_own(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for module in ("mujoco", "pygame"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)  # what the family would need
+    gym.register(name, lambda **kwargs: Counter(PICTURE, **kwargs))
+    try:
+        env = make(EnvConfig(id=name))
+        assert env.observation_space.shape == (64, 64, 3)
+        env.close()
+    finally:
+        gym.registry.pop(name)
+
+
 def test_importing_imports_no_simulator() -> None:
     import subprocess
     import sys

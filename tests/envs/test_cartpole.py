@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium.envs.classic_control import CartPoleEnv
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
@@ -30,6 +31,32 @@ def test_pictures_equal_gymnasiums_render() -> None:
         assert np.array_equal(np.asarray(env.render()), np.asarray(theirs.render()))
     env.close()
     theirs.close()
+
+
+def test_a_cartpole_that_draws_itself_is_shown_as_it_draws() -> None:
+    class Dark(CartPoleEnv):
+        def render(self) -> Any:
+            return np.full((400, 600, 3), 7, np.uint8)
+
+    gym.register("CartPole-v99", lambda render_mode: Dark(render_mode=render_mode))
+    try:
+        env = make(EnvConfig(id="CartPole-v99"))
+        frame, _ = env.reset(seed=0)
+        env.close()
+    finally:
+        gym.registry.pop("CartPole-v99")
+    assert (frame == 7).all()
+
+
+def test_an_id_that_names_its_module_is_known_as_without_it() -> None:
+    plain, named = (EnvConfig(id=env_id) for env_id in ("CartPole-v1", "gymnasium:CartPole-v1"))
+    facts = []
+    for config in (plain, named):
+        env = make(config)
+        facts.append({**describe(env, config), "picture": env.reset(seed=0)[0].tobytes()})
+        env.close()
+    assert facts[0]["action_meanings"] == facts[1]["action_meanings"] == ["left", "right"]
+    assert facts[0]["picture"] == facts[1]["picture"], "the same crop"
 
 
 def test_the_default_crop_shows_all_that_moves() -> None:

@@ -20,6 +20,7 @@ from worldsim.play.beside_real import BesideReal
 from worldsim.play.commands import Command, RefusedMessage
 from worldsim.play.recording import Recording, mp4
 from worldsim.play.session import MOST_POINTS, REWIND_STEPS, Session
+from worldsim.rendering import enlarged
 from worldsim.world_model import WorldModel
 
 
@@ -275,8 +276,13 @@ def test_a_recording_holds_every_moment_once(model: WorldModel, tmp_path: Any) -
 
 
 def test_a_recording_is_enlarged_picture_by_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = []
-    monkeypatch.setattr("worldsim.play.recording.enlarged", lambda frames, scale: sizes.append(frames.size) or frames)
+    sizes: list[int] = []
+
+    def noted(frames: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+        sizes.append(frames.size)
+        return enlarged(frames, scale)
+
+    monkeypatch.setattr("worldsim.play.recording.enlarged", noted)
     frame = np.zeros((16, 16, 3), np.uint8)
     mp4(Recording([frame] * 9, [frame] * 9), 10.0)
     assert set(sizes) == {frame.size}, "two minutes of enlarged frames are gigabytes"

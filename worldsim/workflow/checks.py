@@ -103,26 +103,25 @@ SHARES = (  # from 0 to 1
     "dynamics.self_context_fraction",
     "dynamics.ema_decay",
     "dynamics.ending_fraction",
-    "dynamics.head_dropout",
     "endings.ending_fraction",
-    "endings.dropout",
     "plans.near_fraction",
     "plans.afterwards_weight",
     "plans.discount",
-    "plans.dropout",
-    "plans.frame_dropout",
     "dream.ending_fraction",
 )
+DROPOUTS = ("dynamics.head_dropout", "endings.dropout", "plans.dropout", "plans.frame_dropout")
 
 
 def check_settings(config: RunConfig) -> None:
     """Raise UserError for the first setting that no environment could work with."""
     for name, least in AT_LEAST.items():
-        _require(name, _value(config, name), _value(config, name) >= least, f"at least {least:g}")
+        _require(name, _value(config, name), least <= _value(config, name) < math.inf, f"at least {least:g}")
     for name in ABOVE_ZERO:
         _require(name, _value(config, name), 0 < _value(config, name) < math.inf, "above 0")
     for name in SHARES:
         _require(name, _value(config, name), 0 <= _value(config, name) <= 1, "from 0 to 1")
+    for name in DROPOUTS:
+        _require(name, _value(config, name), 0 <= _value(config, name) < 1, "from 0 on and below 1: all cannot go")
     _require(
         "collect.held_out_fraction",
         config.collect.held_out_fraction,
