@@ -27,11 +27,12 @@ from worldsim import lookahead
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
+from worldsim.model_folder import find_model
 from worldsim.observations import observe_state
 from worldsim.start_contexts import StartContexts, draw_contexts
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import act_in_dream, load_fitting_policy
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel, row_generator
 from worldsim.world_state import WorldState
@@ -43,7 +44,7 @@ def main() -> None:
     """Dream and print."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    folder = model_folder(str(arguments.run))
+    folder = find_model(str(arguments.run))
     model = load_here(folder)
     space = model.spec.gym_action_space()
     if not isinstance(space, gym.spaces.Discrete):

@@ -23,9 +23,9 @@ from worldsim.distillation import DistillationLearner
 from worldsim.evaluation.temperature import calibrate_temperature
 from worldsim.evaluation.uncertainty import measure_uncertainty
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model, save_model
+from worldsim.model_folder import find_model, load_model, save_model
 from worldsim.training import fit
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 
 
 def main() -> None:
@@ -33,7 +33,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    folder = model_folder(arguments.model)
+    folder = find_model(arguments.model)
     learner = DistillationLearner(
         load_here(folder), steps=arguments.steps, sampling_steps=arguments.sampling_steps, seed=arguments.seed
     )

@@ -28,13 +28,12 @@ from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_precision
 from worldsim.dynamics.learner import DynamicsLearner
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model, save_model
+from worldsim.model_folder import find_model, load_model, save_model
 from worldsim.tokenizers.build import code_vectors
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.report import read_json
-from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel
 
@@ -60,7 +59,7 @@ def open_ground(run: Path) -> Ground:
     keep_freed_memory()
     cpu = torch.device("cpu")
     machine = Machine(cpu, choose_precision("auto", cpu))
-    made = load_model(model_folder(str(run)))
+    made = load_model(find_model(str(run)))
     store = EpisodeStore.open(run / "episodes")
     return Ground(run, store, encode_episodes(store, made.tokenizer, machine), made, machine.dtype)
 

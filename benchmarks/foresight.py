@@ -26,9 +26,10 @@ from tqdm import tqdm
 from worldsim.data.latents import LatentCache
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.statistics import area_under_roc
+from worldsim.model_folder import find_model
 from worldsim.start_contexts import read_contexts
 from worldsim.workflow.machine import Machine
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.workflow.stages import encode_episodes
 from worldsim.world_model import WorldModel, row_generator
 
@@ -54,7 +55,7 @@ def main() -> None:
     """Dream and print."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    model = load_here(model_folder(arguments.model))
+    model = load_here(find_model(arguments.model))
     store = EpisodeStore.open(arguments.episodes)
     latents = encode_episodes(store, model.tokenizer, Machine(model.device, model.dtype))
     temperature = model.temperature if arguments.temperature is None else arguments.temperature

@@ -28,11 +28,12 @@ from tqdm import tqdm
 
 from worldsim import envs
 from worldsim.agents.networks import PolicyNetwork
+from worldsim.model_folder import find_model
 from worldsim.observations import observe_state
 from worldsim.observed import ObservedVectorEnv
 from worldsim.workflow.policies import act_in_dream, is_greedy, load_fitting_policy
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel, row_generator
 from worldsim.world_state import WorldState
 
@@ -58,7 +59,7 @@ class Hazard:
 def main() -> None:
     """Play, dream and print."""
     arguments = _arguments()
-    folder = model_folder(arguments.model)
+    folder = find_model(arguments.model)
     model = load_here(folder)
     policy_folder = arguments.policy or folder / "policy"
     network, greedy = load_fitting_policy(policy_folder, model), is_greedy(policy_folder)

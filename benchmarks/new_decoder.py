@@ -26,14 +26,14 @@ from worldsim.data.store import EpisodeStore
 from worldsim.descent import Descent
 from worldsim.device import autocast
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import save_model
+from worldsim.model_folder import find_model, save_model
 from worldsim.optimization import adamw, warmup_cosine
 from worldsim.tokenizers.frames import FramePool
 from worldsim.tokenizers.loss import psnr, reconstruction_loss, reconstruction_psnr
 from worldsim.tokenizers.pixel_range import to_model_range
 from worldsim.tokenizers.vit import VitTokenizer
 from worldsim.training import fit
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 
 ENCODER = ("embed", "encoder", "to_latent", "mask_token")  # first words of the encoder's parameter names
 HELD_OUT_FRAMES = 512
@@ -115,7 +115,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    model = load_here(model_folder(arguments.model))
+    model = load_here(find_model(arguments.model))
     teacher = model.tokenizer
     if not isinstance(teacher, VitTokenizer):
         raise SystemExit(f"{arguments.model}: its tokenizer is {model.tokenizer.config.kind}, expected vit")

@@ -27,8 +27,7 @@ from worldsim.device import autocast, choose_precision, describe
 from worldsim.dream import DreamVectorEnv
 from worldsim.errors import UserError
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model
-from worldsim.workflow.showing import model_folder
+from worldsim.model_folder import find_model, load_model
 from worldsim.world_model import WorldModel
 
 WARM_UP, TIMED = 5, 20  # steps
@@ -186,7 +185,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     cpu = torch.device("cpu")
-    model = load_model(model_folder(arguments.model), dtype=choose_precision("auto", cpu))
+    model = load_model(find_model(arguments.model), dtype=choose_precision("auto", cpu))
     print(f"{describe(cpu, model.dtype)}, one thread\n")
     print(table(f"a dreamt step of {arguments.rows} rows", operator_times(dream_step(model, arguments.rows), timed=60)))
     print()

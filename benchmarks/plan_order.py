@@ -32,12 +32,11 @@ from worldsim.agents.policies import NetworkPolicy
 from worldsim.errors import UserError
 from worldsim.lookahead import simple_plans
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model
+from worldsim.model_folder import find_model, load_model
 from worldsim.observations import observe_state
 from worldsim.rollouts import Env
 from worldsim.workflow.policies import load_fitting_policy
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import model_folder
 from worldsim.workflow.watching import Watcher
 from worldsim.world_model import WorldModel, row_generator
 from worldsim.world_state import WorldState
@@ -133,7 +132,7 @@ class Scene(NamedTuple):
 
 def open_scene(name: Path) -> Scene:
     """Of a model folder or a run folder. Raises UserError for what is no model of Take Cover with a reader of plans."""
-    folder = model_folder(name)
+    folder = find_model(name)
     model = load_model(folder)
     config = env_config(model.spec, folder)
     if config.id != "VizdoomTakeCover-v1" or model.plans is None or config.frame_skip != TICS:

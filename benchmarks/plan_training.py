@@ -37,13 +37,12 @@ from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 from worldsim.lookahead import plan_risks, simple_plans
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import load_model
+from worldsim.model_folder import find_model, load_model
 from worldsim.plan_learner import PlanLearner
 from worldsim.plan_reader import PlanConfig, PlanReader
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.machine import choose_machine
 from worldsim.workflow.report import read_json
-from worldsim.workflow.showing import model_folder
 from worldsim.workflow.stages import encode_episodes
 
 FIRST_SEED = 2_000_000
@@ -145,7 +144,7 @@ def main() -> None:
         seeds = range(arguments.seed, arguments.seed + arguments.episodes)
         save(play_moments(arguments.play, arguments.steps, seeds), file)
     found = load(file)
-    tokenizer = load_model(model_folder(arguments.run)).tokenizer
+    tokenizer = load_model(find_model(arguments.run)).tokenizer
     store = EpisodeStore.open(arguments.run / "episodes")
     if arguments.rounds is not None:
         store = store.through_round(arguments.rounds - 1)

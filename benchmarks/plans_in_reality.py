@@ -27,10 +27,11 @@ from worldsim.agents.dagger import preferred
 from worldsim.data.files import write_json
 from worldsim.evaluation.statistics import bootstrap_interval
 from worldsim.memory import keep_freed_memory
+from worldsim.model_folder import find_model
 from worldsim.rollouts import Action, play_many
 from worldsim.workflow.policies import SIDE_BY_SIDE
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.workflow.watching import Watcher
 from worldsim.world_model import WorldModel, row_generator
 
@@ -64,7 +65,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(1)
     keep_freed_memory()
-    folder = model_folder(arguments.model)
+    folder = find_model(arguments.model)
     model = load_here(folder)
     seeds = list(range(arguments.seed, arguments.seed + arguments.episodes))
     with tqdm(total=len(seeds), desc="plans", unit="episode") as bar:

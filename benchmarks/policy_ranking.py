@@ -32,11 +32,12 @@ from worldsim.evaluation.dreamt_return import Act, score_in_dream
 from worldsim.evaluation.returns import MakeBatchPolicy, MakePolicy, score_policy
 from worldsim.evaluation.statistics import Score
 from worldsim.evaluation.world_plots import check_matplotlib
+from worldsim.model_folder import find_model
 from worldsim.rollouts import Policy
 from worldsim.scripted_policies import StickyRandom, UniformRandom
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel
 
 HOLD_STEPS = (4, 16, 32)
@@ -56,7 +57,7 @@ class Candidate:
 def main() -> None:
     """Play, print, and write the report."""
     arguments = _arguments()
-    folder = model_folder(arguments.model)
+    folder = find_model(arguments.model)
     model = load_here(folder)
     make_env = partial(envs.make, env_config(model.spec, folder))
 

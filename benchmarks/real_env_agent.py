@@ -29,13 +29,12 @@ from worldsim.agents.policy_io import save_policy
 from worldsim.config import from_dict
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.verdict import print_verdict
-from worldsim.model_folder import load_model
+from worldsim.model_folder import find_model, load_model
 from worldsim.observed import ObservedVectorEnv
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.machine import choose_machine
 from worldsim.workflow.policies import act_in_dream, load_dream_trained
-from worldsim.workflow.showing import model_folder
 from worldsim.workflow.verdict import judge
 
 
@@ -47,7 +46,7 @@ def main() -> None:
         RunConfig, json.loads(path.read_text()), str(path), [*arguments.overrides, f"threads={arguments.threads}"]
     )
     machine = choose_machine(config)
-    folder = model_folder(arguments.run)
+    folder = find_model(arguments.run)
     agent = config.agent
     agent.horizon, agent.reset_each_update = arguments.horizon, False
     updates = math.ceil(arguments.tics / (config.env.frame_skip * arguments.envs * arguments.horizon))

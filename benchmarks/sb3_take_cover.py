@@ -30,18 +30,17 @@ from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
 from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.verdict import print_verdict
-from worldsim.model_folder import load_model
+from worldsim.model_folder import find_model, load_model
 from worldsim.workflow.config import EvaluateConfig
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import DreamTrainedPolicy, EachRow
-from worldsim.workflow.showing import model_folder
 from worldsim.workflow.verdict import judge
 
 
 def main() -> None:
     """Train, unless that is done, and judge."""
     arguments = _arguments()
-    folder = features_only(model_folder(arguments.model), arguments.out / "world_model")
+    folder = features_only(find_model(arguments.model), arguments.out / "world_model")
     device = choose_device("auto")
     machine = Machine(device, choose_precision("auto", device))
     learned = arguments.out / "ppo.zip"

@@ -39,10 +39,11 @@ from worldsim.agents.pictures import Pictures
 from worldsim.data.files import write_json
 from worldsim.dream import DreamVectorEnv
 from worldsim.evaluation.statistics import bootstrap_interval
+from worldsim.model_folder import find_model
 from worldsim.rollouts import Env, play_side_by_side, several
 from worldsim.workflow.policies import SIDE_BY_SIDE, DreamTrainedPolicy, EachRow
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel
 
 HIDDEN = (256, 256)
@@ -101,7 +102,7 @@ def main() -> None:
     """Teach, judge, write."""
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
-    folder = model_folder(arguments.model)
+    folder = find_model(arguments.model)
     model = load_here(folder)
     model.feature_frames = arguments.feature_frames or model.feature_frames
     model.stack_ages = tuple(arguments.stack_ages or model.stack_ages)

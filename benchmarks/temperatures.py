@@ -43,13 +43,14 @@ from worldsim.evaluation.dreamt_return import score_in_dream
 from worldsim.evaluation.returns import score_policy
 from worldsim.evaluation.statistics import Score, bootstrap_interval
 from worldsim.evaluation.world_plots import check_matplotlib
+from worldsim.model_folder import find_model
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.machine import choose_machine
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, load_dream_trained
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.report import read_json
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel
 
 TEMPERATURES = (0.1, 0.5, 1.0, 1.15, 1.3, 1.75, 2.5)
@@ -73,7 +74,7 @@ def main() -> None:
     overrides = [*arguments.overrides, f"threads={arguments.threads}"]
     config = load_config(RunConfig, resolve_config_path(arguments.config), overrides)
     choose_machine(config)
-    folder = model_folder(arguments.model)
+    folder = find_model(arguments.model)
     if not config.dream.stack_ages:
         folder = features_only(folder, arguments.out / "world_model")
     for temperature in arguments.temperature or TEMPERATURES:

@@ -35,10 +35,11 @@ from worldsim.data.files import write_json
 from worldsim.device import autocast, describe
 from worldsim.dream import DreamVectorEnv
 from worldsim.memory import keep_freed_memory
+from worldsim.model_folder import find_model
 from worldsim.tokenizers.loss import reconstruction_loss
 from worldsim.tokenizers.pixel_range import to_model_range
 from worldsim.tokenizers.vit import VitTokenizer
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel, row_generator
 
 BATCHES = (1, 16, 64, 256)
@@ -53,7 +54,7 @@ def main() -> None:
     arguments = _arguments()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()
-    model = load_here(model_folder(arguments.model))
+    model = load_here(find_model(arguments.model))
     device, dtype = model.device, model.dtype
 
     report: dict[str, Any] = {"model": arguments.model, "machine": machine(device, dtype)}

@@ -27,11 +27,11 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.evaluation.returns import score_policy
 from worldsim.evaluation.seeds import fresh_seeds
-from worldsim.model_folder import load_model, save_model
+from worldsim.model_folder import find_model, load_model, save_model
 from worldsim.training import fit
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.policies import SIDE_BY_SIDE, load_dream_trained
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(config.threads or torch.get_num_threads())
 
     folder: Path = arguments.folder / "world_model"
-    save_model(forgetful(load_model(model_folder(arguments.run)), config.seed), folder)
+    save_model(forgetful(load_model(find_model(arguments.run)), config.seed), folder)
     model = load_here(folder)
     rows = DreamVectorEnv(
         model,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from worldsim.dream import DreamVectorEnv
 from worldsim.dynamics.build import DYNAMICS
 from worldsim.dynamics.dit_dynamics import DiTDynamics
 from worldsim.errors import UserError
-from worldsim.model_folder import load_model, released_models, save_model
+from worldsim.model_folder import PRETRAINED, find_model, load_model, released_models, save_model
 from worldsim.world_model import row_generator
 
 
@@ -108,6 +109,22 @@ def test_a_foreign_or_newer_folder_is_refused(folder: Path, tmp_path: Path) -> N
         load_model(folder)
     with pytest.raises(UserError, match="no world model"):
         load_model(tmp_path / "empty")
+
+
+def test_a_run_folder_stands_for_its_newest_model(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "quickstart"
+    run.mkdir()
+    (run / "config.json").write_text(json.dumps({"seed": 0, "rounds": 2}))
+    assert find_model("quickstart") == PRETRAINED / "quickstart", "a run without a model hides no released one"
+    with pytest.raises(UserError, match="has no world model yet"):
+        find_model(run)
+    for number in (0, 1):
+        shutil.copytree(folder, run / f"round-0{number}" / "world_model")
+    assert find_model("quickstart") == Path("quickstart/round-01/world_model")
+    assert load_model(run).spec == load_model(folder).spec
 
 
 def test_weights_of_another_size_are_refused(folder: Path) -> None:

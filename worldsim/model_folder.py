@@ -46,14 +46,25 @@ def released_models(pretrained: Path = PRETRAINED) -> list[str]:
 
 
 def find_model(name_or_folder: Path | str) -> Path:
-    """The folder of a released model or a folder given by its path. Raises UserError if neither holds a model."""
-    for folder in (Path(name_or_folder), PRETRAINED / str(name_or_folder)):
-        if (folder / "config.json").is_file():
-            return folder
-    released = ", ".join(released_models()) or "none"
+    """The folder of a released model, a model folder itself, or the newest model of a run folder.
+
+    A folder goes before a released model of its name, unless it is that of a run without a model yet. Raises UserError
+    if there is none.
+    """
+    given, released = Path(name_or_folder), PRETRAINED / str(name_or_folder)
+    rounds = sorted(given.glob("round-*/world_model/config.json"))
+    if rounds:
+        return rounds[-1].parent
+    there = [folder for folder in (given, released) if (folder / "config.json").is_file()]
+    models = [folder for folder in there if not _is_run(folder)]
+    if models:
+        return models[0]
+    if there:
+        raise UserError(f"the run in {str(given)!r} has no world model yet: let `worldsim run` or `train` go on")
+    names = ", ".join(released_models()) or "none"
     raise UserError(
-        f"no world model at {str(name_or_folder)!r}: expected a folder with a config.json, "
-        f"or the name of a released model ({released})"
+        f"no world model at {str(name_or_folder)!r}: expected a folder with a config.json, the folder of a run, or the "
+        f"name of a released model ({names})"
     )
 
 
@@ -159,6 +170,15 @@ def load_model(
         uncertainty_quantiles=quantiles,
         training=config.get("training", {}),
     )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether it holds the settings of a run, not the facts of a model."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError):
+        return False
+    return isinstance(config, dict) and "rounds" in config
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

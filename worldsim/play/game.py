@@ -11,12 +11,13 @@ from worldsim import envs
 from worldsim.agents.networks import PolicyNetwork
 from worldsim.envs.errors import UnusableEnvironmentError
 from worldsim.errors import UserError
+from worldsim.model_folder import find_model
 from worldsim.play.beside_real import BesideReal
 from worldsim.play.controls import controls
 from worldsim.play.session import Session
 from worldsim.workflow.policies import act_in_dream, is_greedy, load_fitting_policy
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel
 
 
@@ -63,7 +64,7 @@ def load_game(name_or_folder: str, *, beside_real: bool) -> Game:
 
     Raises UserError if there is no such model, or if its real env is wanted and cannot be made here.
     """
-    folder = model_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     model = load_here(folder)
     policy_folder = folder / "policy"
     has_policy = policy_folder.is_dir()

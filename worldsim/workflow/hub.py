@@ -17,8 +17,7 @@ from typing import Any
 from worldsim.agents.policy_io import load_policy, load_value
 from worldsim.data.files import explained
 from worldsim.errors import UserError
-from worldsim.model_folder import load_model
-from worldsim.workflow.showing import model_folder
+from worldsim.model_folder import find_model, load_model
 
 MODEL_FILES = (
     "README.md",
@@ -47,7 +46,7 @@ def pull(source: str, out: Path | None) -> Path:
     _check_free(target)
     with tempfile.TemporaryDirectory() as temporary:
         if local:
-            fetched = model_folder(Path(source).expanduser())
+            fetched = find_model(Path(source).expanduser())
         else:
             fetched = Path(temporary)
             client = _client()
@@ -67,7 +66,7 @@ def push(name_or_folder: str, target: str, *, private: bool) -> str:
     local = _is_folder(target)
     if not local:
         _check_repository(target)
-    folder = model_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     _check_whole(folder)
     if local:
         return str(_place(folder, Path(target).expanduser()))

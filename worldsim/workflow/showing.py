@@ -36,7 +36,7 @@ def dream_video(
         raise UserError(f"temperature={temperature}: expected 0 or more")
     if out.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"--out {out}: expected a video file that ends in {' or '.join(VIDEO_SUFFIXES)}")
-    folder = model_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     model = load_here(folder)
     policy = folder / "policy"
     think = None if random_actions or not policy.is_dir() else thinking_agent(policy, model, seed)
@@ -50,7 +50,7 @@ def render(name_or_folder: str, out: Path | None, *, gif: bool, say: Callable[[s
     out: by default the run's own folder, or renders/NAME for a model. The episodes of a run are shown where they are
     there; else some are played anew, if the env is installed. `say` hears what cannot be shown without it.
     """
-    folder = model_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     run = folder.parent.parent if folder.parent.parent == Path(name_or_folder) else None
     target = out or run or Path("renders") / folder.name
     model = load_here(folder)
@@ -77,12 +77,6 @@ def render(name_or_folder: str, out: Path | None, *, gif: bool, say: Callable[[s
         think = thinking_agent(folder / "policy", model, seed=0) if has_policy else None
         write_pictures(model, target / "videos", store=store, think=think, episode=episode, gif=gif)
     return report(target, folder, run, missing)
-
-
-def model_folder(name_or_folder: str | Path) -> Path:
-    """The folder of a released model, a model folder itself, or the newest model of a run folder."""
-    rounds = sorted(Path(name_or_folder).glob("round-*/world_model/config.json"))
-    return rounds[-1].parent if rounds else find_model(name_or_folder)
 
 
 def _seed_to_show(run: Path | None) -> int:

@@ -23,14 +23,13 @@ from worldsim.evaluation.returns import MakeBatchPolicy, score_policy
 from worldsim.evaluation.seeds import check_disjoint, fresh_seeds
 from worldsim.evaluation.verdict import FILE, Verdict, median_seed, print_verdict
 from worldsim.evaluation.world import measure_world
-from worldsim.model_folder import load_model
+from worldsim.model_folder import find_model, load_model
 from worldsim.workflow.config import EvaluateConfig, RunConfig
 from worldsim.workflow.folders import round_folders
 from worldsim.workflow.machine import Machine
 from worldsim.workflow.policies import SIDE_BY_SIDE, act_in_dream, is_greedy, load_dream_trained, thinking_agent
 from worldsim.workflow.reality import agent_episode, env_config, fresh_store
 from worldsim.workflow.report import report
-from worldsim.workflow.showing import model_folder
 
 PICTURES = (
     "grid.png",
@@ -103,7 +102,7 @@ def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed
 
 def model_with_policy(name_or_folder: str | Path) -> Path:
     """The world model folder of a released model, a model folder, or a run folder (its last round)."""
-    folder = model_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     if not (folder / "policy").is_dir():
         raise UserError(f"{folder} holds no policy: train one with `worldsim run`")
     return folder

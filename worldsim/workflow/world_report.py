@@ -54,10 +54,11 @@ from worldsim.evaluation.world_page import summarize, write_page, write_scalars
 from worldsim.evaluation.world_pictures import branch_picture, drift_picture, horizon_picture
 from worldsim.evaluation.world_plots import check_matplotlib, draw_page
 from worldsim.memory import keep_freed_memory
+from worldsim.model_folder import find_model
 from worldsim.rendering import Frames
 from worldsim.workflow.fresh_episodes import play_fresh_episodes
 from worldsim.workflow.reality import env_config
-from worldsim.workflow.showing import load_here, model_folder
+from worldsim.workflow.showing import load_here
 from worldsim.world_model import WorldModel
 
 FILE = "world.json"
@@ -110,7 +111,7 @@ def evaluate_world(
         raise UserError(f"seed={seed}: expected at least 0")
     check_matplotlib()
     effort = effort or Effort()
-    folder = model_folder(name_or_folder)
+    folder = find_model(name_or_folder)
     keep_freed_memory()
     model = load_here(folder)
     recorded = Path(name_or_folder) / "episodes"
