@@ -68,7 +68,11 @@ def test_row_i_is_the_single_env_seeded_s_plus_i(mode: AutoresetMode) -> None:
                 first, _ = single.reset()
                 np.testing.assert_allclose(shown[row], first, atol=1e-4)
                 assert not terminated[row]
+                assert infos["foreseen_termination"][row] == 0
+                assert not infos["_foreseen_termination"][row]
                 continue
+            assert 0 < infos["foreseen_termination"][row] < 1
+            assert infos["_foreseen_termination"][row]
             last, reward, died, _, _ = single.step(actions[row])
             assert (rewards[row], terminated[row]) == (reward, died)
             if died and mode is AutoresetMode.SAME_STEP:
