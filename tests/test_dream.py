@@ -297,6 +297,8 @@ def test_uncertain_dreams_end_early_or_pay_less() -> None:
         ({"uncertainty_quantile": 0.9, "uncertainty_limit": 1.0}, "give one of them"),
         ({"uncertainty_penalty": 1.0}, "needs an uncertainty_quantile"),
         ({"uncertainty_limit": -1.0}, "uncertainty_limit=-1"),
+        ({"uncertainty_quantile": 0.9, "sampling_steps": 2}, "is known of 4 sampling steps, not of 2"),
+        ({"uncertainty_limit": 1.0, "sampling_steps": 1}, "one sampling step moves none"),
     ):
         with pytest.raises(UserError, match=message):
             DreamVectorEnv(model, 2, **wrong)  # type: ignore[arg-type]
@@ -402,6 +404,8 @@ def test_bad_input_is_named() -> None:
         {"observation": "smell"},
         {"num_envs": 0},
         {"temperature": -1.0},
+        {"temperature": float("inf")},
+        {"autoreset_mode": "SAME_STEP"},
         {"start": "middle"},
         {"render_mode": "ascii"},
         {"array": "jax"},
@@ -419,5 +423,12 @@ def test_bad_input_is_named() -> None:
     env.reset(seed=0)
     with pytest.raises(UserError, match="7"):
         env.step(7)
+    with pytest.raises(UserError, match="temperature=-1"):
+        rows.set_temperature(-1)
+    boxed = DreamEnv(tiny_world("box"))
+    boxed.reset(seed=0)
+    boxed.step(np.array([0.1, 0.2]))  # float64, as NumPy has it
+    with pytest.raises(UserError, match="outside"):
+        boxed.step(np.array([0.1, 1.2]))
     with pytest.raises(UserError, match="no world model"):
         DreamEnv("nowhere/at/all")

@@ -145,7 +145,9 @@ def test_wrong_options_are_named() -> None:
         ({"start_frames": np.repeat(frames, 2, 0), "start_actions": np.zeros(5, int)}, "T from 1 to 4"),
         ({"start_frames": frames[0]}, "expected uint8"),
         ({"start_frames": frames, "start_actions": between + 5}, "action"),
-        ({"temperature": -1.0}, "temperature=-1.0"),
+        ({"start_frames": frames, "start_actions": between + 0.5}, "start_actions are float64: expected int64"),
+        ({"temperature": -1.0}, "temperature=-1"),
+        ({"temperature": [1.0, float("inf")]}, "temperature=inf"),
         ({"temperature": "hot"}, "temperature=hot"),
         ({"reset_mask": np.array([False, False])}, "with 0 rows"),
         ({"reset_mask": np.array([1, 0])}, "expected bool"),
@@ -157,3 +159,39 @@ def test_wrong_options_are_named() -> None:
             rows.reset(seed=0, options=options)
     with pytest.raises(gym.error.ResetNeeded):
         DreamVectorEnv(model, 2).reset(options={"reset_mask": np.array([True, False])})
+
+
+def test_what_is_refused_changes_nothing() -> None:
+    model = undying()
+    frames, between = frames_and_actions(model, 3)
+    one, other = (DreamVectorEnv(model, 2, observation="features") for _ in range(2))
+    for env in (one, other):
+        env.reset(seed=0)
+    with pytest.raises(UserError):
+        one.step(np.array([0, 7]))
+    wrong = {"start_frames": frames, "start_actions": between + 5, "temperature": 9.0}
+    with pytest.raises(UserError):
+        one.reset(seed=99, options=wrong)
+    for _ in range(3):
+        assert np.array_equal(one.step(np.array([0, 1]))[0], other.step(np.array([0, 1]))[0])
+
+
+def test_a_dream_may_begin_after_as_many_frames_as_anybody_looks_back_at() -> None:
+    model = undying()
+    model.stack_ages = (0, 6)
+    assert model.dynamics.config.window == 4
+    frames, between = frames_and_actions(model, 7)
+    env = DreamEnv(model, observation="frame_stack")
+    shown, _ = env.reset(seed=0, options={"start_frames": frames, "start_actions": between})
+    decoded = model.decode(model.encode(torch.from_numpy(frames[[6, 0]])).half().float()).numpy()
+    assert np.abs(shown[..., :3].astype(int) - decoded[0]).max() <= 1
+    assert np.abs(shown[..., 3:6].astype(int) - decoded[1]).max() <= 1
+    with pytest.raises(UserError, match="T from 1 to 7"):
+        env.reset(options={"start_frames": np.repeat(frames, 2, 0), "start_actions": np.zeros(13, int)})
+
+
+def test_seeds_beyond_32_bits_are_seeds_of_their_own() -> None:
+    env = DreamEnv(undying(), observation="features")
+    shown = [env.reset(seed=seed)[0] for seed in (5, 5 + 2**32, 5 + 2**63)]
+    assert not any(np.array_equal(shown[0], other) for other in shown[1:])
+    assert np.array_equal(env.reset(seed=5 + 2**32)[0], shown[1])

@@ -51,7 +51,7 @@ def read_options(options: Mapping[str, Any] | None, model: WorldModel, contexts:
 def check_temperature(temperature: float) -> None:
     """Raise UserError for what no noise can have as its variance."""
     if not 0 <= temperature < math.inf:
-        raise UserError(f"temperature={temperature:g}: expected a number from 0 on")
+        raise UserError(f"temperature={temperature}: expected a number from 0 on")
 
 
 def frame_contexts(model: WorldModel, frames: NDArray[np.uint8], actions: NDArray[Any]) -> StartContexts:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -40,8 +42,16 @@ def test_every_sample_of_the_space_has_features_of_its_own(actions: str) -> None
         ("discrete", [-1], "action -1"),
         ("multi_discrete", [[2, 1], [1, 2]], r"action \[1, 2\]: expected 0 to 2, 0 to 1 \(steer, jump\)"),
         ("multi_binary", [[0, 0, 2]], r"action \[0, 0, 2\]"),
+        ("discrete", [0.9, 1.7], r"dtype torch.float32: Tiny-v0 takes integers \(left"),
+        ("box", [[0.0, 1.0], [0.5, float("nan")]], r"action \[0.5, nan\]: expected finite"),
+        ("box", [[float("inf"), 1.0]], r"action \[inf, 1.0\]"),
     ],
 )
-def test_actions_outside_the_space_are_named(actions: str, wrong: list[int], message: str) -> None:
+def test_actions_outside_the_space_are_named(actions: str, wrong: list[Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         action_features(tiny_spec(actions), torch.tensor(wrong))
+
+
+def test_what_lies_outside_a_box_counts_as_its_nearest_point() -> None:
+    outside, edge = (torch.tensor([values]) for values in ([-3.0, 7.0], [-1.0, 1.0]))
+    assert torch.equal(action_features(tiny_spec("box"), outside), action_features(tiny_spec("box"), edge))
