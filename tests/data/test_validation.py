@@ -14,6 +14,7 @@ from benchmarks.planted_faults import FAULTS, plant, problems, shifted
 from tests.data.sliding import episode, episodes, motion, spec
 from worldsim.data.alignment import align_actions, align_rewards
 from worldsim.data.episode import EnvSpec, Episode
+from worldsim.data.mirror import mirror_round
 from worldsim.data.motion import motion_features
 from worldsim.data.store import EpisodeStore
 from worldsim.data.validation import validate
@@ -116,6 +117,33 @@ def test_a_blank_last_frame_is_no_fault(tmp_path: Path) -> None:
         frames[-1] = 0
         given.append(replace(one, frames=frames))
     assert not problems(store(tmp_path / "store", given, env))
+
+
+def test_copies_in_a_mirror_are_no_fault_and_hide_none(tmp_path: Path) -> None:
+    shifted_actions = [replace(one, actions=shifted(one.actions, 1)) for one in episodes()]
+    for name, given, about in (("good", episodes(), set()), ("late", shifted_actions, {"alignment"})):
+        made = store(tmp_path / name, given)
+        mirror_round(made, 0, [2, 1, 0])
+        assert len(made) > len(given)
+        assert {finding.about for finding in problems(made)} == about
+
+
+@pytest.mark.parametrize(
+    ("reward", "ends", "told"),
+    [(1.0, True, "learn only to make episodes last"), (-1.0, True, "only to end them soon"), (1.0, False, "nothing")],
+)
+def test_what_rewards_that_are_all_alike_can_teach(tmp_path: Path, reward: float, ends: bool, told: str) -> None:
+    given = [
+        replace(
+            one,
+            rewards=np.full_like(one.rewards, reward),
+            terminated=one.terminated & ends,
+            truncated=one.truncated | (one.terminated & (not ends)),
+        )
+        for one in episodes()
+    ]
+    (remark,) = [finding.text for finding in validate(store(tmp_path / "store", given)) if finding.about == "rewards"]
+    assert told in remark
 
 
 def test_short_episodes_and_few_of_them(tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ def test_a_cartpole_that_draws_itself_is_shown_as_it_draws() -> None:
         def render(self) -> Any:
             return np.full((400, 600, 3), 7, np.uint8)
 
-    gym.register("CartPole-v99", lambda render_mode: Dark(render_mode=render_mode))
+    def dark(**kwargs: Any) -> Dark:
+        return Dark(**kwargs)
+
+    gym.register("CartPole-v99", dark)
     try:
         env = make(EnvConfig(id="CartPole-v99"))
         frame, _ = env.reset(seed=0)

@@ -81,10 +81,10 @@ def _sorted(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _chosen(store: EpisodeStore) -> dict[str, list[int]]:
-    """Episodes of each policy, drawn until they have MOST_STEPS."""
+    """Episodes of each policy, drawn until they have MOST_STEPS; a copy in a mirror shows nothing new."""
     chosen: dict[str, list[int]] = defaultdict(list)
     steps: dict[str, int] = defaultdict(int)
-    for i in np.random.default_rng(0).permutation(len(store)).tolist():
+    for i in np.random.default_rng(0).permutation(store.played()).tolist():
         policy = store.entries[i].policy
         if steps[policy] < MOST_STEPS:
             chosen[policy].append(i)
@@ -132,7 +132,8 @@ def _endings(store: EpisodeStore) -> Iterator[Finding]:
 
 def _tics(store: EpisodeStore) -> Iterator[Finding]:
     """Steps of the env in a step of the agent, which the store counts, against the frame skip that it states."""
-    lengths, tics = store.lengths, np.array([entry.tics for entry in store.entries])
+    played = store.played()
+    lengths, tics = store.lengths[played], np.array([store.entries[i].tics for i in played])
     stated = store.spec.settings.get("frame_skip")
     skip = int(stated) if stated else int(np.median(np.ceil(tics / lengths)))
     wrong = np.flatnonzero((tics > skip * lengths) | (tics <= skip * (lengths - 1)))
@@ -141,8 +142,8 @@ def _tics(store: EpisodeStore) -> Iterator[Finding]:
         yield Finding(
             True,
             "frame skip",
-            f"{len(wrong)} of {len(store)} episodes do not take {skip} tics a step (episode {i}: {tics[i]} tics in "
-            f"{lengths[i]} steps): a step means different times; keep each frame skip in a store of its own",
+            f"{len(wrong)} of {len(played)} episodes do not take {skip} tics a step (episode {played[i]}: {tics[i]} "
+            f"tics in {lengths[i]} steps): a step means different times; keep each frame skip in a store of its own",
         )
 
 
@@ -191,7 +192,9 @@ def _held_actions(episodes: Sequence[Evidence], of: str) -> Iterator[Finding]:
 def _rewards(episodes: Sequence[Evidence]) -> Iterator[Finding]:
     rewards = np.concatenate([evidence.rewards for evidence in episodes])
     if np.ptp(rewards) == 0:
-        yield Finding(False, "rewards", f"every reward is {rewards[0]:g}: an agent will have nothing to learn from")
+        ends = any(evidence.terminated for evidence in episodes) and rewards[0] != 0
+        aim = f"only to {'make episodes last' if rewards[0] > 0 else 'end them soon'}" if ends else "nothing"
+        yield Finding(False, "rewards", f"every reward is {rewards[0]:g}: an agent can learn {aim}")
 
 
 # --- what the frames tell --------------------------------------------------------------------------------------------
