@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from tests.evaluation.worlds import Oracle
+from tests.evaluation.worlds import CAP, Oracle
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.endings import Replays, compare_replays, kaplan_meier, replay_episodes, score_heads
 from worldsim.evaluation.world import ObservedSteps, observed_steps
@@ -51,6 +51,32 @@ def test_the_expected_return_pays_as_long_as_the_dream_goes_on() -> None:
         np.array([[0.5, 0.5, 0.0]]), np.array([[1.0, 1.0, 4.0]]), np.array([3]), np.array([True]), np.array([6.0])
     )
     assert replays.dreamt_returns.tolist() == [1 + 0.5 + 0.25 * 4]
+
+
+def test_episodes_that_were_cut_tell_of_the_steps_before() -> None:
+    # One dies at step 2, two are cut after step 1, one goes on; every dream ends with one half at step 2.
+    hazards = np.tile([0.0, 0.5, 0.0], (4, 1))
+    replays = Replays(
+        hazards,
+        np.ones((4, 3)),
+        np.array([2, 1, 1, 3]),
+        np.array([True, False, False, False]),
+        np.array([2.0, 1.0, 1.0, 3.0]),
+    )
+    compared = compare_replays(replays)
+    assert compared["survival_observed"] == pytest.approx([1, 0.5, 0.5])
+    assert compared["survival_predicted"] == pytest.approx([1, 0.5, 0.5])
+    assert replays.dreamt_returns.tolist() == [2.5, 1, 1, 2.5]
+
+
+def test_the_oracle_survives_as_reality_where_the_cap_comes_before_the_last_step(store: EpisodeStore) -> None:
+    replays = replay_episodes(cast(Any, Oracle()), store, count=100, steps=64)
+    assert CAP < 64
+    assert len(replays.lengths) == len(store.indices("held_out"))
+    compared = compare_replays(replays)
+    assert compared["survival_observed"][CAP - 1] > 0.2
+    assert compared["survival_predicted"] == pytest.approx(compared["survival_observed"])
+    assert replays.dreamt_returns == pytest.approx(replays.real_returns)
 
 
 def test_heads_are_scored_on_watched_episodes(store: EpisodeStore) -> None:

@@ -44,7 +44,13 @@ def check_alignment(store: EpisodeStore, stretches: Stretches) -> None:
                 np.testing.assert_array_equal(stretches.actions[row, t].numpy(), expected)
         absent = ~stretches.present[row]
         assert not stretches.frames[row][absent].any()
-        assert not stretches.actions[row][absent].any()
+        stepped = stretches.stepped[row].numpy()
+        assert not stretches.actions[row][~stepped].any()
+        assert (stretches.has_action[row].numpy() <= stepped).all()
+        for t in np.flatnonzero(stepped & ~stretches.present[row].numpy()):  # into the blank frame
+            assert t == there[-1] + 1
+            expected = action_of(int(numbers[row, t - 1]), int(steps[row, t - 1]), box)
+            np.testing.assert_array_equal(stretches.actions[row, t].numpy(), expected)
         assert not stretches.has_action[row][absent].any()
 
 

@@ -65,15 +65,30 @@ class Replays:
     real_returns: NDArray[np.float64]
 
     @property
+    def known(self) -> NDArray[np.bool_]:
+        """(B, L): the steps of which reality tells something, all but those after an episode was cut."""
+        cut = np.arange(self.hazards.shape[1]) >= self.lengths[:, None]
+        return ~(cut & ~self.terminated[:, None])
+
+    @property
+    def alive(self) -> NDArray[np.float64]:
+        """(B, L + 1): the dream's probability that a row has not ended, at its start and after each step."""
+        survival = np.cumprod(1 - self.hazards, axis=1, dtype=np.float64)
+        return np.concatenate([np.ones((len(survival), 1)), survival], axis=1)
+
+    @property
     def survival(self) -> NDArray[np.float64]:
-        """(B, L): the dream's probability that a row still goes on after each step."""
-        return np.cumprod(1 - self.hazards, axis=1, dtype=np.float64)
+        """(L,): the share of the dreams that go on after each step, without those whose episode was cut before it.
+
+        As in Kaplan and Meier's estimate of reality, what is known of the others stands for them from then on.
+        """
+        after, before = ((self.alive[:, at] * self.known).sum(0) for at in (slice(1, None), slice(-1)))
+        return np.cumprod(np.divide(after, before, out=np.ones_like(after), where=before > 0))
 
     @property
     def dreamt_returns(self) -> NDArray[np.float64]:
-        """(B,): the expected return of L steps. A step pays where the step before it did not end the dream."""
-        alive = np.concatenate([np.ones((len(self.hazards), 1)), self.survival[:, :-1]], axis=1)
-        return (alive * self.rewards).sum(1)
+        """(B,): the expected return of the known steps. A step pays where the step before it did not end the dream."""
+        return (self.alive[:, :-1] * self.rewards * self.known).sum(1)
 
 
 def replay_episodes(
@@ -89,11 +104,10 @@ def replay_episodes(
 ) -> Replays:
     """Up to `count` episodes, drawn at random; where an episode's actions run out they begin again.
 
-    So a dream may outlive its episode. Episodes that were cut (not terminated) before `steps` are left out: nobody
-    knows what they would have earned.
+    So a dream may outlive its episode. Of one that was cut (not terminated) before `steps`, `Replays.known` tells which
+    steps compare.
     """
-    usable = [i for i in store.indices(split).tolist() if store.lengths[i] >= steps or store.terminated(i)]
-    episodes = np.random.default_rng(seed).permutation(usable)[:count].astype(np.int64).tolist()
+    episodes = np.random.default_rng(seed).permutation(store.indices(split))[:count].astype(np.int64).tolist()
     if not episodes:
         nothing = np.zeros((0, steps))
         return Replays(nothing, nothing, np.zeros(0, np.int64), np.zeros(0, np.bool_), np.zeros(0))
@@ -121,8 +135,9 @@ def compare_replays(replays: Replays) -> dict[str, Any]:
     """Survival and returns of replayed episodes, real against dreamt, as JSON types; {} without any.
 
     survival_observed: Kaplan and Meier's estimate after each step, with survival_interval, the 95 % range by
-    Greenwood's formula; survival_predicted: mean over the dreams. returns: a pair for each episode, their means,
-    correlation (None where one of them never varies) and mean absolute error, beside that of the real mean.
+    Greenwood's formula; survival_predicted: of the dreams (`Replays.survival`). returns: a pair for each episode, of as
+    many steps as were recorded of those that were cut, their means, correlation (None where one of them never varies)
+    and mean absolute error, beside that of the real mean.
     """
     if not len(replays.lengths):
         return {}
@@ -137,7 +152,7 @@ def compare_replays(replays: Replays) -> dict[str, Any]:
             (observed - 1.96 * spread).clip(0, 1).tolist(),
             (observed + 1.96 * spread).clip(0, 1).tolist(),
         ],
-        "survival_predicted": replays.survival.mean(0).tolist(),
+        "survival_predicted": replays.survival.tolist(),
         "return_real": float(real.mean()),
         "return_dreamt": float(dreamt.mean()),
         "return_correlation": float(np.corrcoef(real, dreamt)[0, 1]) if varies else None,

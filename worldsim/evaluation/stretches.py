@@ -28,13 +28,15 @@ class Stretches:
 
     frames: uint8 (B, F+K, H, W, C). actions: (B, F+K) int64 or (B, F+K, A) float32, that led to each frame.
     has_action: bool (B, F+K), False at an episode's first frame. present: bool (B, F+K), False before an episode
-    began, after it ended, and where a frame carries no picture. Whatever is not present is zero.
+    began, after it ended, and where a frame carries no picture. stepped: bool (B, F+K), where an action led, be it to a
+    frame without a picture, as a termination may. Whatever is not there is zero.
     """
 
     frames: Tensor
     actions: Tensor
     has_action: Tensor
     present: Tensor
+    stepped: Tensor
     context_frames: int
 
     def __len__(self) -> int:
@@ -59,6 +61,11 @@ class Stretches:
     def future_present(self) -> Tensor:
         """bool (B, K): which of them there are."""
         return self.present[:, self.context_frames :]
+
+    @property
+    def future_stepped(self) -> Tensor:
+        """bool (B, K): which steps were made, the one that ended an episode among them."""
+        return self.stepped[:, self.context_frames :]
 
 
 def pictured_frames(store: EpisodeStore, i: int) -> int:
@@ -106,20 +113,23 @@ def read_stretches(
     spec, total = store.spec, context_frames + horizon
     frames = np.zeros((len(moments), total, *spec.frame_shape), np.uint8)
     actions = np.zeros((len(moments), total, *spec.action_shape), spec.action_dtype)
-    has_action, present = np.zeros((2, len(moments), total), np.bool_)
+    has_action, present, stepped = np.zeros((3, len(moments), total), np.bool_)
     for row, (episode, last) in enumerate(moments):
         begin = last - context_frames + 1  # the frame in column 0; negative before the episode began
         start, stop = max(0, begin), min(pictured_frames(store, episode), begin + total)
         frames[row, start - begin : stop - begin] = store.read_frames(episode, start, stop)
         present[row, start - begin : stop - begin] = True
         acted = max(1, start)  # frame 0 has no action that led to it
-        actions[row, acted - begin : stop - begin] = store.steps(episode)["action"][acted - 1 : stop - 1]
+        made = min(int(store.lengths[episode]) + 1, begin + total)
+        actions[row, acted - begin : made - begin] = store.steps(episode)["action"][acted - 1 : made - 1]
         has_action[row, acted - begin : stop - begin] = True
+        stepped[row, acted - begin : made - begin] = True
     return Stretches(
         torch.from_numpy(frames),
         torch.from_numpy(actions),
         torch.from_numpy(has_action),
         torch.from_numpy(present),
+        torch.from_numpy(stepped),
         context_frames,
     )
 

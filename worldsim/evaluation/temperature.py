@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from worldsim.data.store import EpisodeStore
-from worldsim.evaluation.stretches import Stretches, draw_stretches, dream_steps
+from worldsim.evaluation.stretches import Stretches, draw_stretches, dream_steps, pictured_frames
 from worldsim.world_model import WorldModel
 
 TEMPERATURES = (1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0)
@@ -37,15 +37,15 @@ def calibrate_temperature(
     """The temperature, to two decimals, at which dreams end as often as episodes do.
 
     The lowest of TEMPERATURES if dreams end often enough there, the highest if they never do. Dreams follow held-out
-    episodes. The observed rate is that of all episodes of the store, which are real data that was paid for anyway.
+    episodes. The observed rate is that of all episodes of the store, which are real data that was paid for anyway, each
+    step as often as dreams from all moments would come by it.
     Hazards rise with the temperature, so a search by halves finds the two temperatures between which it lies, and a
     line between them the place.
     """
     stretches = draw_stretches(
         store, starts, horizon=horizon, context_frames=min(8, model.dynamics.config.window), seed=seed
     )
-    ended = sum(int(store.steps(i)["terminated"].sum()) for i in range(len(store)))
-    observed = ended / int(store.lengths.sum())
+    observed = observed_hazard(store, horizon)
     measured: dict[float, float] = {}
 
     def deadly(index: int) -> bool:
@@ -68,8 +68,23 @@ def calibrate_temperature(
     return Calibration(found, observed, hazard)
 
 
+def observed_hazard(store: EpisodeStore, horizon: int) -> float:
+    """The share of steps that ended an episode, each step counted once for every moment up to `horizon` steps before it
+    from which `draw_stretches` may begin: late steps, more deadly in some envs, are come by more often than early ones.
+    """
+    ended = steps = 0
+    for i in store.played().tolist():
+        step = np.arange(1, int(store.lengths[i]) + 1)
+        last_start = pictured_frames(store, i) - 2
+        starts = np.minimum(step - 1, last_start) - np.maximum(0, step - horizon) + 1
+        starts = starts.clip(min=0)
+        steps += int(starts.sum())
+        ended += int(starts[-1]) if store.terminated(i) else 0
+    return ended / max(1, steps)
+
+
 def dreamt_hazard(model: WorldModel, stretches: Stretches, temperature: float, *, seed: int = 0) -> float:
-    """Mean predicted probability of an ending per step, of dreams along the real actions while these went on."""
+    """Mean predicted probability of an ending per step, of dreams along the real actions, the last one included."""
     steps = dream_steps(model, stretches, seed=seed, temperature=temperature)
     hazards = np.stack([step.termination_probability.float().cpu().numpy() for step in steps], axis=1)
-    return float(hazards[stretches.future_present.numpy()].mean(dtype=np.float64))
+    return float(hazards[stretches.future_stepped.numpy()].mean(dtype=np.float64))
