@@ -11,6 +11,8 @@ import torch
 from worldsim.agents.errors import AgentConfigError
 from worldsim.agents.networks import PolicyNetwork
 
+EXPLORATION_STREAM = 0x657870  # the env may draw from the seed itself
+
 
 class NetworkPolicy:
     """A policy network with its own random state, for single observations. Can be pickled for worker processes.
@@ -44,7 +46,7 @@ class NetworkPolicy:
     def reset(self, seed: int) -> None:
         """Begin a new episode with the random state of `seed`."""
         self._generator = torch.Generator().manual_seed(seed)
-        self._rng = np.random.default_rng(seed)
+        self._rng = np.random.default_rng((seed, EXPLORATION_STREAM))
 
     def act(self, observation: np.ndarray[Any, Any]) -> Any:
         """One observation (F,) float or (H, W, C) uint8 to one action: int for Discrete, else an array."""

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from worldsim.errors import UserError
 from worldsim.rollouts import Action
 
-# A policy's stream of random numbers must differ from the environment's, which starts from the same seed.
-POLICY_STREAM = 0x706F6C
+# A policy's streams of random numbers must differ from the environment's, which starts from the same seed.
+POLICY_STREAM, NOISE_STREAM = 0x706F6C, 0x6E6F69
 
 Drawable = gym.spaces.Discrete | gym.spaces.MultiDiscrete | gym.spaces.MultiBinary | gym.spaces.Box
 

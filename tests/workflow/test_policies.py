@@ -58,6 +58,13 @@ def test_noise_comes_in_spells(noise_steps: float) -> None:
     assert stretches.mean() == pytest.approx(noise_steps / (1 - begins), rel=0.1)
 
 
+def test_noise_is_not_drawn_from_the_numbers_of_the_env() -> None:
+    row = _Row(18, gym.spaces.Discrete(3), noise=0.5, noise_steps=1.0)
+    noisy = [row.choose(-1, np.zeros((4, 4, 3), np.uint8)) != -1 for _ in range(200)]
+    of_the_env = np.random.default_rng(18).random(200) < 0.5  # an env that is reset with the same seed
+    assert abs(np.mean(noisy == of_the_env) - 0.5) < 0.15
+
+
 @pytest.mark.parametrize("actions", ACTION_SPACES)
 @pytest.mark.parametrize("stacked", [False, True])
 def test_a_pass_for_all_rows_acts_as_one_for_each(actions: str, stacked: bool) -> None:

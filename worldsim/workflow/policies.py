@@ -20,7 +20,7 @@ from worldsim.evaluation.panel import Think, Thoughts
 from worldsim.model_folder import load_model
 from worldsim.observations import observation_space
 from worldsim.rollouts import Action
-from worldsim.scripted_policies import StickyRandom
+from worldsim.scripted_policies import NOISE_STREAM, StickyRandom
 from worldsim.workflow.watching import StackWatcher, Watcher
 from worldsim.world_model import WorldModel, row_generator
 
@@ -113,7 +113,7 @@ class _Row:
         self.action: Action = 0
         self._random_policy = StickyRandom(space, "mixed")
         self._random_policy.reset(seed)
-        self._random = np.random.default_rng(seed)
+        self._random = np.random.default_rng((seed, NOISE_STREAM))
         self._in_spell = False
         # How likely a spell begins where none goes on (one may follow another at once), so that their share is `noise`.
         self._begins = noise / (noise_steps * (1 - noise) + noise)
