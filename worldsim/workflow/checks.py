@@ -102,14 +102,21 @@ SHARES = (  # from 0 to 1
     "dynamics.shortcut_fraction",
     "dynamics.self_context_fraction",
     "dynamics.ema_decay",
-    "dynamics.ending_fraction",
     "endings.ending_fraction",
     "plans.near_fraction",
     "plans.afterwards_weight",
     "plans.discount",
     "dream.ending_fraction",
 )
-DROPOUTS = ("dynamics.head_dropout", "endings.dropout", "plans.dropout", "plans.frame_dropout")
+BELOW_ONE = (  # from 0 on
+    "dynamics.ending_fraction",
+    "dynamics.head_dropout",
+    "endings.dropout",
+    "plans.dropout",
+    "plans.frame_dropout",
+)
+SEEDS = ("seed", "evaluate.seed")
+LARGEST_SEED = 2**31 - 1  # that every simulator takes
 
 
 def check_settings(config: RunConfig) -> None:
@@ -120,8 +127,10 @@ def check_settings(config: RunConfig) -> None:
         _require(name, _value(config, name), 0 < _value(config, name) < math.inf, "above 0")
     for name in SHARES:
         _require(name, _value(config, name), 0 <= _value(config, name) <= 1, "from 0 to 1")
-    for name in DROPOUTS:
-        _require(name, _value(config, name), 0 <= _value(config, name) < 1, "from 0 on and below 1: all cannot go")
+    for name in BELOW_ONE:
+        _require(name, _value(config, name), 0 <= _value(config, name) < 1, "from 0 on and below 1")
+    for name in SEEDS:
+        _require(name, _value(config, name), _value(config, name) <= LARGEST_SEED, f"at most {LARGEST_SEED}")
     _require(
         "collect.held_out_fraction",
         config.collect.held_out_fraction,
@@ -232,6 +241,9 @@ def _check_fit(config: RunConfig) -> None:
         _require("plans.changes", plans.changes, inside, "numbers of steps, 1 or more each, and at least one")
         pairs = [len(pair) == 2 and min(pair) >= 1 for pair in plans.strides]
         _require("plans.strides", plans.strides, bool(pairs) and all(pairs), "pairs of steps down and across, above 0")
+        near = plans.near_fraction
+        others = near < 1 or not plans.afterwards
+        _require("plans.near_fraction", near, others, "below 1: plans.afterwards is learned from those that end later")
         _require("plans.actions_before", plans.actions_before, plans.actions_before <= frames, expected)
     if config.agent.kind == "dagger":
         _require("plans.steps", plans.steps, plans.steps > 0, "above 0: agent.kind=dagger learns what plans risk")
