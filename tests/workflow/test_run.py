@@ -16,9 +16,11 @@ import pytest
 from tests.commands import command
 from tests.videos import read_events, read_video
 from worldsim.cli import main
+from worldsim.data.files import lock
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.pictures import write_pictures
 from worldsim.workflow import showing
+from worldsim.workflow.run import LOCK
 
 pytestmark = pytest.mark.timeout(1200)  # seconds of work, but on a busy machine they last
 
@@ -128,6 +130,14 @@ def test_a_contradicting_setting_is_refused(copied_run: Path, capsys: pytest.Cap
     assert "dynamics.window: 4 on disk, 5 asked" in message
     assert message.count("\n") == 1
     assert fingerprints(copied_run) == before
+
+
+def test_two_runs_do_not_share_a_folder(copied_run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open(copied_run / LOCK, "wb") as file:
+        lock(file, copied_run)
+        assert main(["run", "debug", "--folder", str(copied_run)]) == 2
+    assert "is being written by another process" in capsys.readouterr().err
+    assert main(["run", "debug", "--folder", str(copied_run)]) == 0
 
 
 def test_evaluate_scores_a_run(finished_run: Path, tmp_path: Path) -> None:

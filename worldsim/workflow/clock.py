@@ -6,7 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from worldsim.data.files import write_json
@@ -40,7 +40,9 @@ class StageClock:
 
         def record() -> None:
             self.seconds = self.now()
-            write_json(self._path, {name: round(value, 2) for name, value in self.seconds.items()})
+            # Times are not worth a run, and a full disk is told by who needs it; the next beat writes them again.
+            with suppress(OSError):
+                write_json(self._path, {name: round(value, 2) for name, value in self.seconds.items()})
 
         def beat() -> None:
             while not stop.wait(HEARTBEAT_SECONDS):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 from worldsim import distributed
 from worldsim.config import differences, to_dict
 from worldsim.data.collection import Collector, unfinished
-from worldsim.data.files import explained, in_turn, write_json
+from worldsim.data.files import explained, in_turn, lock, write_json
 from worldsim.data.import_episodes import has_real_env
 from worldsim.device import describe
 from worldsim.errors import UserError
@@ -31,6 +31,7 @@ from worldsim.workflow.sources import as_walked, describe_end, open_source
 from worldsim.workflow.verdict import evaluate_run
 
 CONFIG = "config.json"
+LOCK = "run.lock"
 # Settings that change neither data nor weights, or only what comes after both.
 FREE_SETTINGS = ("threads", "device", "distributed", "checkpoint_seconds", "evaluate")
 
@@ -59,8 +60,8 @@ def run(
     check_settings(config)
     if until not in ("collect", "tokenizer"):
         ffmpeg_program()  # without it a run would end after hours, where the first videos are made
-    with distributed.joined(config.distributed):
-        return _walk(config, folder, say if distributed.rank() == 0 else _silent, until, when_begun)
+    with distributed.joined(config.distributed), ExitStack() as held:
+        return _walk(config, folder, say if distributed.rank() == 0 else _silent, until, when_begun, held)
 
 
 def _walk(
@@ -69,6 +70,7 @@ def _walk(
     say: Callable[[str], None],
     until: str,
     when_begun: Callable[[], None] | None,
+    held: ExitStack,
 ) -> dict[str, Any] | None:
     check_processes(config, distributed.size())
     check_same_run(config, folder)
@@ -76,7 +78,7 @@ def _walk(
     source = open_source(config)
     spec = environment_spec(config, source)
     check_environment(config, spec)
-    distributed.on_rank_0(lambda: _begin(config, folder, when_begun))
+    distributed.on_rank_0(lambda: _begin(config, folder, when_begun, held))
     walked = config if source is None else as_walked(config, source)
     say(f"worldsim run in {folder}: {describe(machine.device, machine.dtype)}\n{describe_cost(walked, spec)}")
     clock = StageClock(folder / "seconds.json")
@@ -131,9 +133,16 @@ def _walk(
     return verdict
 
 
-def _begin(config: RunConfig, folder: Path, when_begun: Callable[[], None] | None = None) -> None:
+def _begin(
+    config: RunConfig, folder: Path, when_begun: Callable[[], None] | None = None, held: ExitStack | None = None
+) -> None:
+    """Make `folder` the run's. With `held` it is this process's alone until that ends: two would write the same
+    checkpoints. UserError if another one has it.
+    """
     with explained("start the run", folder):
         folder.mkdir(parents=True, exist_ok=True)
+        if held is not None:
+            lock(held.enter_context(open(folder / LOCK, "wb")), folder)
         if when_begun is not None:
             when_begun()
         write_json(folder / CONFIG, to_dict(config))
