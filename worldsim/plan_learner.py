@@ -82,7 +82,8 @@ class PlanLearner(MembersLearner):
         losses = F.binary_cross_entropy_with_logits(logits.float(), batch.ended, batch.weight, reduction="none")
         loss = losses.new_zeros(())
         for steps in _parts(self.config):  # each for itself, so that what comes afterwards takes nothing from the plan
-            loss = loss + losses[..., steps].sum() / batch.weight[..., steps].sum()
+            # No weight: a batch of moments after whose plans nothing was seen; it teaches nothing of those steps.
+            loss = loss + losses[..., steps].sum() / batch.weight[..., steps].sum().clamp(min=1e-6)
         return loss
 
     @torch.no_grad()
