@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from tests.data.counting import assert_same
 from tests.workflow.whole_runs import SMALL
 from worldsim.cli import main
 from worldsim.config import load_config, resolve_config_path
+from worldsim.data.collection import reset_options
 from worldsim.data.export_episodes import export_npz
 from worldsim.data.import_episodes import import_episodes
 from worldsim.data.recordings import ImportSettings
@@ -19,6 +21,7 @@ from worldsim.data.store import EpisodeStore
 from worldsim.errors import UserError
 from worldsim.workflow.config import RunConfig
 from worldsim.workflow.run import run
+from worldsim.workflow.sources import take_episodes
 from worldsim.workflow.world_report import evaluate_world
 
 pytestmark = pytest.mark.timeout(1200)
@@ -75,6 +78,14 @@ def test_episodes_of_the_same_env_replace_round_0(finished_run: Path, tmp_path: 
         assert len(writer.entries) == len(given.played())
     run(config, tmp_path / "run", print, until="collect")
     assert len(EpisodeStore.open(tmp_path / "run" / "episodes")) == len(taken)
+
+
+def test_episodes_are_replayed_from_where_they_began(finished_run: Path, tmp_path: Path) -> None:
+    source = EpisodeStore.open(shutil.copytree(finished_run / "episodes", tmp_path / "episodes"))
+    plan = source.folder / "round00.json"
+    plan.write_text(json.dumps(json.loads(plan.read_text()) | {"reset_options": {"low": -0.2, "high": 0.2}}))
+    taken = take_episodes(source, tmp_path / "run", "none")
+    assert reset_options(taken, 0) == {"low": -0.2, "high": 0.2}
 
 
 def test_a_source_that_does_not_fit(finished_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

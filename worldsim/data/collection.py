@@ -196,6 +196,23 @@ def _check_same_plan(path: Path, plan: RoundPlan) -> None:
         raise UserError(f"{path}: this round was begun with other values: {'; '.join(changed)}; use another folder")
 
 
+def reset_options(store: EpisodeStore, round_number: int) -> dict[str, Any] | None:
+    """The options with which the episodes of a round were begun; None: without."""
+    path = _plan_path(store.folder, round_number)
+    options: dict[str, Any] | None = None
+    if path.exists():
+        options = json.loads(path.read_text(encoding="utf-8")).get("reset_options")
+    return options
+
+
+def keep_reset_options(source: EpisodeStore, store: EpisodeStore) -> None:
+    """For a `store` whose round 0 is copied from `source`, so that its episodes can be replayed: those of the source's
+    round 0. Episodes of its later rounds begin without, and are not replayed where there are any.
+    """
+    if options := reset_options(source, 0):
+        write_json(_plan_path(store.folder, 0), {"reset_options": options})
+
+
 def _shares(budget_tics: int, workers: int) -> list[int]:
     """The tics of each worker."""
     return [budget_tics // workers + (worker < budget_tics % workers) for worker in range(workers)]

@@ -6,7 +6,6 @@ the episode's seed and plays the same actions; whether it did is seen by its fra
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from worldsim.data.collection import reset_options
 from worldsim.data.store import EpisodeStore
 from worldsim.evaluation.blind import constants
 from worldsim.evaluation.stretches import decode, pictured_frames, read_stretches, start_dreams
@@ -111,15 +111,6 @@ def replay(env: Env, store: EpisodeStore, episode: int, moment: int) -> bool:
         if terminated or truncated:
             return False
     return bool(np.array_equal(frame, store.read_frames(episode, moment, moment + 1)[0]))
-
-
-def reset_options(store: EpisodeStore, round_number: int) -> dict[str, Any] | None:
-    """The options with which the episodes of a round were begun."""
-    path = store.folder / f"round{round_number:02d}.json"
-    options: dict[str, Any] | None = None
-    if path.exists():
-        options = json.loads(path.read_text(encoding="utf-8")).get("reset_options")
-    return options
 
 
 def as_action(store: EpisodeStore, stored: Any) -> Action:

@@ -15,8 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from worldsim.data.collection import reset_options
 from worldsim.data.store import EpisodeStore
-from worldsim.evaluation.branches import as_action, reset_options
+from worldsim.evaluation.branches import as_action
 from worldsim.evaluation.observing import groups_by_length, watch
 from worldsim.evaluation.stretches import dream_steps, pictured_frames, read_stretches
 from worldsim.rollouts import Env

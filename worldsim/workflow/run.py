@@ -142,7 +142,7 @@ def _begin(
     with explained("start the run", folder):
         folder.mkdir(parents=True, exist_ok=True)
         if held is not None:
-            lock(held.enter_context(open(folder / LOCK, "wb")), folder)
+            lock(held.enter_context((folder / LOCK).open("wb")), folder)
         if when_begun is not None:
             when_begun()
         write_json(folder / CONFIG, to_dict(config))

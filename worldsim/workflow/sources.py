@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from worldsim.config import differences, from_dict
+from worldsim.data.collection import keep_reset_options
 from worldsim.data.episode import EnvSpec
 from worldsim.data.import_episodes import has_real_env
 from worldsim.data.shards import IndexEntry
@@ -41,6 +42,7 @@ def take_episodes(source: EpisodeStore, run: Path, compression: str) -> EpisodeS
     other episodes than `source` does.
     """
     store = open_or_create(run / "episodes", source.spec, compression)
+    keep_reset_options(source, store)
     with store.writer(SHARD) as writer:
         taken, played = len(writer.entries), source.played().tolist()
         entries = source.entries
