@@ -23,10 +23,10 @@ from tqdm import tqdm
 
 from benchmarks.take_cover_ceiling import REACH, TICS, Fireball, fireballs_of, passes, paths
 from worldsim import envs
+from worldsim.data.collection import reset_options
 from worldsim.data.store import EpisodeStore
 from worldsim.envs.config import EnvConfig
 from worldsim.errors import UserError
-from worldsim.evaluation.branches import reset_options
 from worldsim.rollouts import Env
 
 AGES = (1, 2, 3, 4, 6, 8, 12)

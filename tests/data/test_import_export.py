@@ -219,6 +219,34 @@ def test_a_folder_describes_its_environment(tmp_path: Path) -> None:
         imported(source, tmp_path / "other")
 
 
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ({"action_space": {"type": "discrete"}}, r"env\.json: KeyError: 'n'; expected such as"),
+        ({"action_space": {"type": "discrete", "n": "three"}}, r"env\.json: ValueError"),
+        ({"frame_shape": [12, 16]}, r"env\.json: ValueError"),
+        ({"action_space": {"type": "multi_discrete", "nvec": [2, 2]}}, "1 for each step, expected 2"),
+        (
+            {"action_space": {"type": "discrete", "n": 1}},
+            r"clip0.*: action 1 in step \d+, expected a whole number from 0 to 0",
+        ),
+    ],
+)
+def test_a_description_that_does_not_fit(stated: dict[str, Any], message: str, tmp_path: Path) -> None:
+    source = videos(tmp_path / "videos")
+    (source / "env.json").write_text(json.dumps(stated))
+    with pytest.raises(UserError, match=message):
+        imported(source, tmp_path / "store")
+
+
+def test_half_an_action_is_refused(tmp_path: Path) -> None:
+    source = videos(tmp_path / "videos", (5,))
+    (source / "clip0.csv").write_text("0\n1\n1.5\n0\n1\n")
+    (source / "env.json").write_text('{"action_space": {"type": "discrete", "n": 2}}')
+    with pytest.raises(UserError, match=r"action 1\.5 in step 2, expected a whole number from 0 to 1"):
+        imported(source, tmp_path / "store", ImportSettings(without_rewards=True))
+
+
 def test_frames_are_scaled_by_averaging(tmp_path: Path) -> None:
     source = tmp_path / "npz"
     source.mkdir()

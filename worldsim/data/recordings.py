@@ -170,7 +170,19 @@ def infer_spec(
         stated = {name: value for name, value in stated.items() if name not in ("frame_shape", "settings")}
     if remarks:
         remarks[-1] += f"; state it otherwise in {folder / DESCRIPTION}"
-    return EnvSpec.from_dict({**inferred, **stated}), remarks
+    return _read_spec(inferred, stated, folder / DESCRIPTION), remarks
+
+
+def _read_spec(inferred: dict[str, Any], stated: dict[str, Any], path: Path) -> EnvSpec:
+    """The environment as it is stated in `path`, or else inferred. UserError where what is stated cannot be read."""
+    try:
+        spec = EnvSpec.from_dict({**inferred, **stated})
+        if "action_space" in stated:
+            spec.gym_action_space()
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        expected = '"frame_shape": [64, 64, 3] and "action_space": {"type": "discrete", "n": 3}, or as `EnvSpec` has it'
+        raise UserError(f"{path}: {type(error).__name__}: {error}; expected such as {expected}") from error
+    return spec
 
 
 def _infer_actions(named: Sequence[tuple[str, NDArray[Any]]]) -> tuple[dict[str, Any], str]:
@@ -211,15 +223,25 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 def _actions(recording: Recording, spec: EnvSpec) -> NDArray[Any]:
     actions = recording.actions
-    given = actions.reshape(len(actions), -1) if spec.action_shape else actions.reshape(len(actions))
+    parts = int(np.prod(actions.shape[1:]))
+    if parts != int(np.prod(spec.action_shape)):
+        expected = f"{int(np.prod(spec.action_shape))} for each step; mend it or {DESCRIPTION}"
+        raise UserError(
+            f"{recording.name}: actions have shape {actions.shape}, {parts} for each step, expected {expected}"
+        )
+    given = actions.reshape(len(actions), *spec.action_shape)
     if not np.isfinite(given.astype(np.float64)).all():
         raise UserError(f"{recording.name}: an action is not finite; mend it or leave this recording out")
     stored = np.ascontiguousarray(given.astype(spec.action_dtype))
-    if spec.action_space["type"] == "discrete":
-        count = int(spec.action_space["n"])
-        if not (stored >= 0).all() or not (stored < count).all():
-            worst = int(stored.max() if stored.max() >= count else stored.min())
-            raise UserError(f"{recording.name}: action {worst}, expected 0 to {count - 1}; mend it or {DESCRIPTION}")
+    if spec.action_choices is None:
+        return stored
+    counts = np.asarray(spec.action_choices if spec.action_shape else spec.action_choices[0])
+    wrong = (stored != given) | (stored < 0) | (stored >= counts)
+    if wrong.any():
+        place = tuple(np.argwhere(wrong)[0])
+        most = int(np.broadcast_to(counts, stored.shape)[place]) - 1
+        expected = f"a whole number from 0 to {most}; mend it or {DESCRIPTION}"
+        raise UserError(f"{recording.name}: action {given[place]} in step {place[0]}, expected {expected}")
     return stored
 
 
