@@ -16,7 +16,7 @@ from worldsim.evaluation.vmaf import vmaf_by_frame
 from worldsim.world_model import WorldModel
 
 NEAR, FAR = (1, 8), (33, 64)  # steps ahead, both included
-SETS = 7  # of frames: other moments, and real, rebuilt and dreamt ones near and far
+SETS = 7  # of frames: any moments, and real, rebuilt and dreamt ones near and far
 
 
 def frechet_distances(
@@ -31,12 +31,13 @@ def frechet_distances(
     split: str = "held_out",
     on_set: Callable[[int], object] | None = None,
 ) -> dict[str, Any]:
-    """FD-EffNetLite0 to real held-out frames of other moments, all sets of the same size, as JSON types.
+    """FD-EffNetLite0 to real held-out frames of any moments, all sets of the same size, as JSON types.
 
-    frames: that size, on which distances depend. For frames NEAR and FAR ahead, as far as episodes go on so long: the
-    steps, and the distance of the real frames that the dreams should show (the floor), of these encoded and decoded
-    (tokenizer), and of the dreamt ones (latents, (B, K, N, D)). {} with fewer than 2 frames. `on_set` is told of each
-    of up to SETS sets of frames that the encoder has seen.
+    Those moments are drawn anew from the same episodes, so where these are few some are judged ones. frames: the size,
+    on which distances depend. For frames NEAR and FAR ahead, as far as episodes go on so long: the steps, and the
+    distance of the real frames that the dreams should show (the floor), of these encoded and decoded (tokenizer), and
+    of the dreamt ones (latents, (B, K, N, D)). {} with fewer than 2 frames. `on_set` is told of each of up to SETS sets
+    of frames that the encoder has seen.
     """
 
     def seen(frames: Tensor) -> Tensor:
