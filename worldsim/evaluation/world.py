@@ -117,7 +117,7 @@ def one_step_calibration(
 
     termination_auroc: probability that a step that ended its episode was given a higher hazard than one that did not.
     hazard_predicted, hazard_observed: mean probability and rate of terminations per step. reward_error: mean absolute
-    error of the expected reward. Episodes are taken in random order until `max_steps` steps are reached. On the held-out
+    error of the expected reward. Episodes are taken in random order until `max_steps` steps are reached. On held-out
     episodes of the model's own run two numbers, scale and shift of the hazards, were fitted to the same episodes: rate
     and calibration are a little better there than on new ones, the AUROC is what it is.
     """
