@@ -30,6 +30,7 @@ import torch
 
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
 from worldsim.data.files import write_json
+from worldsim.errors import UserError
 from worldsim.evaluation.drift import sharpness
 from worldsim.evaluation.horizons import action_shuffle_ratio, draw_dreams, quality_over_horizon
 from worldsim.evaluation.stretches import decode, draw_stretches
@@ -91,7 +92,7 @@ def judge(model: WorldModel, ground: Ground, starts: int = STARTS) -> dict[str, 
     """The COLUMNS but "steps" of a world model, on the held-out episodes of its run.
 
     Beside them, for each horizon: "copied error", of the last frame seen, and "tokenizer", of the real frame encoded
-    and decoded.
+    and decoded. Raises UserError if no held-out episode is long enough for the longest horizon.
     """
     stretches = draw_stretches(
         ground.store,
@@ -100,10 +101,15 @@ def judge(model: WorldModel, ground: Ground, starts: int = STARTS) -> dict[str, 
         context_frames=min(CONTEXT_FRAMES, model.dynamics.config.window),
         whole=True,
     )
+    known = stretches.future_present[:, -1]
+    if not known.any():
+        raise UserError(
+            f"{ground.store.folder}: no held-out episode goes on for {max(HORIZONS)} steps after a moment; give the "
+            "folder of a run with longer episodes, such as those of a run's later rounds"
+        )
     draws = draw_dreams(model, stretches, DRAWS, temperature=1.0)
     errors = quality_over_horizon(model, stretches, draws, HORIZONS)
     last = torch.from_numpy(decode(model, draws.dreams[0][:, -1:])[:, 0])
-    known = stretches.future_present[:, -1]
     reality = sharpness(stretches.future[known, -1])
     moving = errors["moving_error"]
     return {

@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import ablations
 from benchmarks.ablations import CHANGES, UNCHANGED, judge, read, result_file, table
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
 from worldsim.cli import main
 from worldsim.data.files import write_json
 from worldsim.dynamics.config import DynamicsConfig
+from worldsim.errors import UserError
 
 
 def test_every_change_names_settings_that_differ_and_has_a_file_of_its_own(tmp_path: Path) -> None:
@@ -62,3 +64,10 @@ def test_a_change_is_trained_for_some_seconds_and_judged(ground: Ground, tmp_pat
     found = judge(model, ground)
     assert {"sharpness", "shuffle", "ms"} <= set(found)
     assert found["ms"] > 0
+
+
+@pytest.mark.slow
+def test_episodes_that_are_all_too_short_judge_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ablations, "HORIZONS", (1, 100))  # the debug run's episodes have at most 60 steps
+    with pytest.raises(UserError, match="no held-out episode goes on for 100 steps"):
+        judge(ground.made, ground)
