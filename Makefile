@@ -1,6 +1,6 @@
 # make demo    install, then train an agent in a dream of CartPole and judge it in the real one (minutes)
 # make test    install, then run the tests
-# make help    the other commands
+# make help    the other commands, `make install` among them
 #
 # Needs a Python of 3.11 or newer:      make demo PYTHON=python3.12
 # Everything goes into .venv; a second call finds it there and installs nothing.
@@ -22,6 +22,7 @@ PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --
 
 help:
 	@echo 'make demo       install, then run the quickstart: collect, learn the dream, train an agent in it, judge it'
+	@echo 'make install    install alone, into .venv'
 	@echo 'make test       install, then run the tests that take seconds'
 	@echo 'make test-slow  the tests that take minutes'
 	@echo 'make check      format, lint, types, dependency rule'

@@ -93,7 +93,7 @@ class DaggerConfig:
 class AgentConfig(ActorCriticConfig):
     """Settings of an agent: those of the actor-critic, which kind it is, and those of the other kinds."""
 
-    kind: str = "actor_critic"  # a key of worldsim.agents.learners.LEARNERS
+    kind: str = "actor_critic"  # "actor_critic", "cma_es" or "dagger"
     cma_es: CmaEsConfig = field(default_factory=CmaEsConfig)
     dagger: DaggerConfig = field(default_factory=DaggerConfig)
 

@@ -15,9 +15,9 @@ class EnvConfig:
 
     id: str = "CartPole-v1"
     """A registered Gymnasium id; `module:Name-v0` imports the module first."""
-    frame_height: int = 64
-    frame_width: int = 64
-    grayscale: bool = False
+    frame_height: int = 64  # of what the model sees: pictures are scaled to it
+    frame_width: int = 64  # a patch of the tokenizer divides both
+    grayscale: bool = False  # one channel in place of three
     frame_skip: int = 1
     max_episode_tics: int | None = None
     """Truncate after so many underlying steps. None: the family's usual cap if any (Take Cover: 2100). 0: no cap."""

@@ -6,9 +6,13 @@ import re
 
 import pytest
 
+from worldsim.agents.learners import LEARNERS
 from worldsim.cli import main
 from worldsim.commands.settings import settings_text
 from worldsim.config import load_config, to_dict
+from worldsim.dynamics.build import DYNAMICS
+from worldsim.dynamics.config import SIZES
+from worldsim.optimization import OPTIMIZERS
 from worldsim.workflow.config import RunConfig
 
 
@@ -38,6 +42,28 @@ def test_what_the_source_says_of_them_is_told() -> None:
         "gamma, return_lambda: discount and trace decay",  # of a class that another inherits from
     ):
         assert said in " ".join(text.split()), said
+
+
+def test_no_setting_goes_unexplained() -> None:
+    for section in settings_text().split("\n\n"):
+        lines = section.splitlines()
+        about = " ".join(line for line in lines if not re.match(r"  [a-z_.0-9]+=", line))
+        for line in lines:
+            if told := re.match(r"^  ([a-z_.0-9]+)=(.*?)(?:  +(.*))?$", line):
+                name = told[1].rpartition(".")[2]
+                assert told[3] or re.search(rf"\b{name}\b", about), told[1]
+
+
+def test_the_choices_that_are_told_are_those_there_are() -> None:
+    text = settings_text()
+    for name, choices in (
+        ("dynamics.kind", DYNAMICS),
+        ("dynamics.size", SIZES),
+        ("dynamics.optimizer", OPTIMIZERS),
+        ("agent.kind", LEARNERS),
+    ):
+        [told] = re.findall(rf"^  {re.escape(name)}=\S+ +(.*(?:\n {{40}}.*)*)", text, re.MULTILINE)
+        assert set(re.findall(r'"(\w+)"', told)) == set(choices)
 
 
 def test_a_section_alone(capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,9 +58,9 @@ class EndingConfig:
     members: int = 1
     batch_size: int = 256
     ending_fraction: float = 0.125
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.05
-    warmup_steps: int = 100
+    learning_rate: float = 3e-3  # peak; cosine decay to a tenth
+    weight_decay: float = 0.05  # of matrices only
+    warmup_steps: int = 100  # of the learning rate
     dropout: float = 0.5
 
 

@@ -56,10 +56,10 @@ class PlanConfig:
     members: int = 1
     batch_size: int = 256
     near_fraction: float = 0.5
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.02
-    warmup_steps: int = 100
-    dropout: float = 0.3
+    learning_rate: float = 1e-3  # peak; cosine decay to a tenth
+    weight_decay: float = 0.02  # of matrices only
+    warmup_steps: int = 100  # of the learning rate
+    dropout: float = 0.3  # of the hidden units, in training
     frame_dropout: float = 0.2
 
 

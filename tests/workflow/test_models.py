@@ -21,7 +21,7 @@ def test_every_release_says_what_it_is() -> None:
 
 
 def test_the_command_lists_them(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["models"]) == 0
     text = capsys.readouterr().out
     for release in releases():

@@ -50,8 +50,8 @@ class DynamicsConfig:
     termination_weight, reward_weight: factors on the losses of the heads.
     """
 
-    kind: str = "dit"  # a key of worldsim.dynamics.build.DYNAMICS
-    size: str = "tiny"
+    kind: str = "dit"  # "dit", "mdn_rnn" or "video_gpt"
+    size: str = "tiny"  # "debug", "nano", "micro", "tiny", "small", "medium" or "base"
     window: int = 12
     clip_frames: int = 20
     time_every: int = 2
@@ -70,14 +70,14 @@ class DynamicsConfig:
     reward_weight: float = 0.1
     termination_weight: float = 0.5
     steps: int = 10_000
-    batch_clips: int = 16
-    optimizer: str = "muon"  # of worldsim.optimization.OPTIMIZERS
-    learning_rate: float = 5e-3
-    weight_decay: float = 0.01
-    warmup_steps: int = 200
-    ema_decay: float = 0.999
-    ending_fraction: float = 0.25
-    reward_bins: int = 65
+    batch_clips: int = 16  # clips in each training step
+    optimizer: str = "muon"  # "muon" or "adamw"
+    learning_rate: float = 5e-3  # peak; cosine decay to a tenth
+    weight_decay: float = 0.01  # of matrices only
+    warmup_steps: int = 200  # of the learning rate
+    ema_decay: float = 0.999  # of the averaged weights, which are the result
+    ending_fraction: float = 0.25  # share of the clips of a batch that end with an episode, as far as there are any
+    reward_bins: int = 65  # of the two-hot symlog head (DreamerV3)
     head_dropout: float = 0.2
 
     def undistilled(self) -> DynamicsConfig:

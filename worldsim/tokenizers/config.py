@@ -19,10 +19,10 @@ class TokenizerConfig:
     merge: list[int] = field(default_factory=lambda: [2, 2])  # [rows, cols] of patches that make one latent token
     channels: int = 32  # D, numbers per latent token
     width: int = 192  # M of encoder and decoder
-    encoder_layers: int = 3
-    decoder_layers: int = 4
+    encoder_layers: int = 3  # transformer layers over patches
+    decoder_layers: int = 4  # transformer layers over what `decoder` says
     decoder: str = "patches"  # what its transformer works on; "latents": cheap where a token holds many patches
-    heads: int = 4
+    heads: int = 4  # of attention
     mask_max: float = 0.4  # each image masks a share p ~ U(0, mask_max) of its patches in training
     latent_noise: float = 0.1  # std of the noise on latents in training; the dynamics errs, and decoding must bear it
     codes: int = 512  # size of the codebook
@@ -31,9 +31,9 @@ class TokenizerConfig:
     contrast_weight: float = 12.0  # loss weight of a pixel is 1 + contrast_weight * local contrast
     steps: int = 3000
     refine_steps: int = 0  # more of them in each later round, on all episodes; 0: frozen after round 0
-    batch_frames: int = 64
+    batch_frames: int = 64  # frames in each training step
     learning_rate: float = 1e-3  # peak; cosine decay to a tenth
-    warmup_steps: int = 100
+    warmup_steps: int = 100  # of the learning rate
     weight_decay: float = 0.01  # of matrices only
-    gradient_clip: float = 1.0
+    gradient_clip: float = 1.0  # largest norm of a step's gradient
     ema_decay: float = 0.999  # of the weights that become the tokenizer

@@ -54,12 +54,12 @@ class DreamConfig:
 class EvaluateConfig:
     """The verdict in the real env."""
 
-    episodes: int = 100
+    episodes: int = 100  # real ones, played by the agent and by each baseline
     seed: int = 1_000_000  # first evaluation seed; the blind baseline is tuned on seeds 500,000 below (or above) it
-    blind_tuning_episodes: int = 16
-    dream_episodes: int = 100
-    greedy: bool = False
-    workers: int = 2
+    blind_tuning_episodes: int = 16  # real ones on which the best blind sequence is chosen
+    dream_episodes: int = 100  # whole dreams of the agent, beside the real episodes
+    greedy: bool = False  # the most probable actions in place of draws
+    workers: int = 2  # processes that play
 
 
 @dataclass

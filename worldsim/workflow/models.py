@@ -31,13 +31,13 @@ def print_releases(console: Any = None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Released world models", box=None, padding=(0, 1, 0, 0))  # fits 80 columns
+    table = Table(title="Released world models", box=None, padding=(0, 1, 0, 0), pad_edge=False)  # fits 80 columns
     for heading in ("model", "environment", "MB", "agent", "dream", "random", "blind", "licence"):
         table.add_column(heading, no_wrap=True)
     for release in releases():
         # Whoever wants all the intervals finds them in the model's card.
         others = (release.scores[name].partition(" ")[0] for name in ("dream", "random", "best blind"))
-        size = f"{release.megabytes:.1f}"
+        size = f"{release.megabytes:.0f}"
         table.add_row(f"[bold]{release.name}", release.env_id, size, release.scores["policy"], *others, release.licence)
     console = console or Console()
     console.print(table)
