@@ -98,7 +98,7 @@ def print_verdict(verdict: Verdict | Mapping[str, Any], console: Any = None) -> 
         table.add_section()
         table.add_row("agent, in its dream", *_numbers(content["dream"]), "")
     console.print(table)
-    facts = [f"{content['real_steps']:,} real steps ({content['real_tics']:,} tics)"]
+    facts = [f"trained on {content['real_steps']:,} real steps ({content['real_tics']:,} tics)"]
     if content["action_shuffle_ratio"] is not None:
         facts.append(f"action-shuffle ratio {content['action_shuffle_ratio']:.2f}")
     if content["seconds"]:

@@ -104,7 +104,10 @@ def model_with_policy(name_or_folder: str | Path) -> Path:
     """The world model folder of a released model, a model folder, or a run folder (its last round)."""
     folder = find_model(name_or_folder)
     if not (folder / "policy").is_dir():
-        raise UserError(f"{folder} holds no policy: train one with `worldsim run`")
+        raise UserError(
+            f"{folder} holds no policy: train one with `worldsim run`; where its episodes are recordings, without "
+            "an env, there is none to judge, and --world judges the dream"
+        )
     return folder
 
 
