@@ -8,6 +8,7 @@ from typing import Any
 import gymnasium as gym
 from PIL import Image
 
+SIZE = (400, 600)
 BAND = (160, 320, 0, 600)
 """Default crop (top, bottom, left, right): all that ever moves lies between rows 172 and 315 of the 400."""
 
@@ -25,9 +26,19 @@ def read_state(env: gym.Env[Any, Any]) -> dict[str, float]:
 
 def frames_of(env: gym.Env[Any, Any]) -> CartPoleFrames | None:
     """The pictures of Gymnasium's own CartPole; None for one that was given another `render()`."""
+    return CartPoleFrames(env) if _draws_as_gymnasium(env) else None
+
+
+def crop_of(env: gym.Env[Any, Any]) -> tuple[int, int, int, int] | None:
+    """BAND, for pictures that look as those of Gymnasium's own CartPole do."""
+    base: Any = env.unwrapped
+    return BAND if _draws_as_gymnasium(env) and (base.screen_height, base.screen_width) == SIZE else None
+
+
+def _draws_as_gymnasium(env: gym.Env[Any, Any]) -> bool:
     from gymnasium.envs.classic_control import CartPoleEnv
 
-    return CartPoleFrames(env) if getattr(type(env.unwrapped), "render", None) is CartPoleEnv.render else None
+    return getattr(type(env.unwrapped), "render", None) is CartPoleEnv.render
 
 
 class CartPoleFrames:

@@ -44,7 +44,10 @@ class Family:
     """Modules that must be importable; importing them registers the ids where Gymnasium does not."""
     prepare: Callable[[], None] | None = None
     """Called before the simulator is made: registers the ids where importing does not, or chooses its OpenGL."""
-    crops: dict[str, tuple[int, int, int, int]] = field(default_factory=dict)
+    crop: Callable[[gym.Env[Any, Any]], tuple[int, int, int, int] | None] | None = None
+    """Which part of what is drawn (top, bottom, left, right) is worth looking at, where settings name none; an
+    observation that is a picture is taken whole.
+    """
     max_episode_tics: dict[str, int] = field(default_factory=dict)
     action_meanings: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     """By id and number of actions (Discrete) or of parts (all other spaces)."""
@@ -110,7 +113,7 @@ FAMILIES: tuple[Family, ...] = (
         prefixes=_versions(("CartPole",)),
         extra="classic",
         modules=("pygame",),
-        crops={"CartPole-v0": cartpole.BAND, "CartPole-v1": cartpole.BAND},
+        crop=cartpole.crop_of,
         action_meanings={("CartPole-v0", 2): ["left", "right"], ("CartPole-v1", 2): ["left", "right"]},
         source=cartpole.frames_of,
         read_state=cartpole.read_state,
@@ -180,7 +183,7 @@ def family_of(env_id: str) -> Family | None:
     """The first family one of whose prefixes starts the id (after `module:`), or None."""
     name = name_of(env_id)
     for family in FAMILIES:
-        if name.startswith(family.prefixes):
+        if name.startswith(family.prefixes) or f"{name}-v" in family.prefixes:  # Gymnasium takes the newest version
             return family
     return None
 

@@ -151,7 +151,7 @@ def _wrap(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) -> P
         source,
         frame_size=(config.frame_height, config.frame_width),
         grayscale=config.grayscale,
-        crop=_crop(config, family, source.size),
+        crop=_default_crop(env, family, source) if config.crop is None else _crop(config.crop, source.size),
         frame_skip=config.frame_skip,
         max_episode_tics=cap or None,
         frames_per_second=rate / config.frame_skip,
@@ -178,16 +178,20 @@ def _source(env: gym.Env[Any, Any], config: EnvConfig, family: Family | None) ->
     return RenderedFrames(env)
 
 
-def _crop(config: EnvConfig, family: Family | None, size: tuple[int, int]) -> tuple[int, int, int, int] | None:
-    if config.crop is None:
-        return family.crops.get(name_of(config.id)) if family else None
+def _default_crop(env: gym.Env[Any, Any], family: Family | None, source: Source) -> tuple[int, int, int, int] | None:
+    if family is None or family.crop is None or isinstance(source, ArrayFrames):
+        return None
+    return family.crop(env)
+
+
+def _crop(crop: list[int], size: tuple[int, int]) -> tuple[int, int, int, int]:
     height, width = size
-    if len(config.crop) != 4:
-        raise UnusableEnvironmentError(f"crop={list(config.crop)}: expected [top, bottom, left, right]")
-    top, bottom, left, right = config.crop
+    if len(crop) != 4:
+        raise UnusableEnvironmentError(f"crop={list(crop)}: expected [top, bottom, left, right]")
+    top, bottom, left, right = crop
     if not (0 <= top < bottom <= height and 0 <= left < right <= width):
         raise UnusableEnvironmentError(
-            f"crop={list(config.crop)}: expected 0 <= top < bottom <= {height} and 0 <= left < right <= {width}"
+            f"crop={list(crop)}: expected 0 <= top < bottom <= {height} and 0 <= left < right <= {width}"
         )
     return top, bottom, left, right
 

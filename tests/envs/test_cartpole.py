@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.envs.classic_control import CartPoleEnv
+from gymnasium.envs.registration import EnvSpec
 from gymnasium.utils.env_checker import check_env
 from PIL import Image
 
@@ -33,22 +34,35 @@ def test_pictures_equal_gymnasiums_render() -> None:
     theirs.close()
 
 
-def test_a_cartpole_that_draws_itself_is_shown_as_it_draws() -> None:
-    class Dark(CartPoleEnv):
+@pytest.mark.parametrize("size", [(400, 600), (64, 64)])
+def test_a_cartpole_that_draws_itself_is_shown_as_it_draws(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Striped(CartPoleEnv):
         def render(self) -> Any:
-            return np.full((400, 600, 3), 7, np.uint8)
+            picture = np.full((*size, 3), 7, np.uint8)
+            picture[: size[0] // 4] = 200  # above what matters in Gymnasium's own
+            return picture
 
-    def dark(**kwargs: Any) -> Dark:
-        return Dark(**kwargs)
+    def striped(**kwargs: Any) -> Striped:
+        return Striped(**kwargs)
 
-    gym.register("CartPole-v99", dark)
-    try:
-        env = make(EnvConfig(id="CartPole-v99"))
-        frame, _ = env.reset(seed=0)
-        env.close()
-    finally:
-        gym.registry.pop("CartPole-v99")
-    assert (frame == 7).all()
+    monkeypatch.setitem(gym.registry, "CartPole-v1", EnvSpec("CartPole-v1", striped, max_episode_steps=500))
+    env = make(EnvConfig(id="CartPole-v1"))
+    frame, _ = env.reset(seed=0)
+    env.close()
+    assert (frame[:16] == 200).all()
+    assert (frame[16:] == 7).all()
+
+
+def test_an_id_without_a_version_is_of_its_family() -> None:
+    with pytest.warns(UserWarning, match="latest versioned"):
+        env = make(EnvConfig(id="CartPole"))
+    frame, _ = env.reset(seed=0)
+    env.close()
+    versioned = make(EnvConfig(id="CartPole-v1"))
+    np.testing.assert_array_equal(frame, versioned.reset(seed=0)[0])
+    versioned.close()
 
 
 def test_an_id_that_names_its_module_is_known_as_without_it() -> None:
