@@ -147,6 +147,21 @@ def test_it_foresees_what_comes_after_a_plan_whatever_is_done_there(mines: Episo
     assert shorter.shape == (1, 3, 1)  # what follows the rest of a plan is not known before the rest
 
 
+def test_episodes_that_are_over_before_a_plan_is_teach_nothing_of_afterwards(tmp_path: Path) -> None:
+    store = EpisodeStore.create(tmp_path / "episodes", spec(blank_terminal_frame=False))
+    with store.writer("short") as writer:
+        for k, (split, length) in enumerate((("train", 4), ("train", 3), ("held_out", 4))):
+            frames = np.full((length + 1, *SHAPE), 10, np.uint8)
+            still = np.zeros(length, int), np.zeros(length, np.float32)
+            writer.append(played(frames, *still, seed=k, split=split, terminated=True))
+    store.refresh()
+    learner = learner_of(replace(QUICK, horizon=5, afterwards=4, steps=2, batch_size=8), store)
+    for _ in range(2):
+        metrics = learner.update()
+    assert np.isfinite(metrics["held_out_loss"])
+    assert "held_out_loss_afterwards" not in metrics
+
+
 def test_what_comes_after_a_plan_teaches_no_convolution() -> None:
     """Networks that learned both in the same layers dodged worse."""
     config = replace(QUICK, afterwards=3)

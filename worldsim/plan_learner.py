@@ -90,7 +90,7 @@ class PlanLearner(MembersLearner):
     def evaluate(self) -> dict[str, float]:
         """Cross-entropy on held-out moments, and that of a constant; nothing without such episodes.
 
-        Where the reader foresees what comes after plans, that of the steps there as well.
+        Where the reader foresees what comes after plans, that of the steps there as well, if any were held out.
         """
         if self._held_out is None:
             return {}
@@ -106,6 +106,8 @@ class PlanLearner(MembersLearner):
             there += batch.weight.sum((0, 1)).cpu()
         told = {}
         for name, steps in zip(("", "_afterwards"), _parts(self.config), strict=False):
+            if not there[steps].sum():
+                continue
             rate = ended[steps].sum() / there[steps].sum()
             told[f"held_out_loss{name}"] = float(loss[steps].sum() / there[steps].sum())
             told[f"held_out_constant{name}"] = float(F.binary_cross_entropy(rate, rate))
