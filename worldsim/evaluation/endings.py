@@ -104,9 +104,11 @@ def replay_episodes(
 ) -> Replays:
     """Up to `count` episodes, drawn at random; where an episode's actions run out they begin again.
 
-    So a dream may outlive its episode. Of one that was cut (not terminated) before `steps`, `Replays.known` tells which
-    steps compare.
+    So a dream may outlive its episode, but not the limit that cuts all of them: L is `steps`, or that limit. Of an
+    episode that was cut (not terminated) earlier, `Replays.known` tells which steps compare; where some are and others
+    are not, dreams of those that ended have the more steps to earn in.
     """
+    steps = min(steps, store.spec.max_episode_steps or steps)
     episodes = np.random.default_rng(seed).permutation(store.indices(split))[:count].astype(np.int64).tolist()
     if not episodes:
         nothing = np.zeros((0, steps))
