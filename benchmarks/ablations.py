@@ -33,7 +33,7 @@ from worldsim.data.files import write_json
 from worldsim.errors import UserError
 from worldsim.evaluation.drift import sharpness
 from worldsim.evaluation.horizons import action_shuffle_ratio, draw_dreams, quality_over_horizon
-from worldsim.evaluation.stretches import decode, draw_stretches
+from worldsim.evaluation.stretches import decode, draw_stretches, pictured_frames
 from worldsim.workflow.report import read_json
 from worldsim.world_model import WorldModel, row_generator
 
@@ -70,7 +70,9 @@ def main() -> None:
             file = result_file(arguments.out, change, seed)
             if file.exists():
                 continue
-            ground = ground or open_ground(arguments.run)
+            if ground is None:
+                ground = open_ground(arguments.run)
+                check_long_enough(ground)
             overrides = [] if change == UNCHANGED else change.split()
             print(f"{change}, seed {seed}", flush=True)
             training = file.with_suffix("")
@@ -80,6 +82,18 @@ def main() -> None:
     text = table(read(arguments.out))
     print(text)
     (arguments.out / "table.md").write_text(text + "\n")
+
+
+def check_long_enough(ground: Ground) -> None:
+    """Raise UserError if no held-out episode goes on for the longest horizon after some moment, so that there is
+    nothing to judge by.
+    """
+    store = ground.store
+    if max((pictured_frames(store, int(i)) for i in store.indices("held_out")), default=0) < max(HORIZONS) + 1:
+        raise UserError(
+            f"{store.folder}: no held-out episode goes on for {max(HORIZONS)} steps after a moment; give the folder of "
+            "a run with longer episodes, such as those of a run's later rounds"
+        )
 
 
 def result_file(out: Path, change: str, seed: int) -> Path:
@@ -92,7 +106,7 @@ def judge(model: WorldModel, ground: Ground, starts: int = STARTS) -> dict[str, 
     """The COLUMNS but "steps" of a world model, on the held-out episodes of its run.
 
     Beside them, for each horizon: "copied error", of the last frame seen, and "tokenizer", of the real frame encoded
-    and decoded. Raises UserError if no held-out episode is long enough for the longest horizon.
+    and decoded.
     """
     stretches = draw_stretches(
         ground.store,
@@ -101,15 +115,10 @@ def judge(model: WorldModel, ground: Ground, starts: int = STARTS) -> dict[str, 
         context_frames=min(CONTEXT_FRAMES, model.dynamics.config.window),
         whole=True,
     )
-    known = stretches.future_present[:, -1]
-    if not known.any():
-        raise UserError(
-            f"{ground.store.folder}: no held-out episode goes on for {max(HORIZONS)} steps after a moment; give the "
-            "folder of a run with longer episodes, such as those of a run's later rounds"
-        )
     draws = draw_dreams(model, stretches, DRAWS, temperature=1.0)
     errors = quality_over_horizon(model, stretches, draws, HORIZONS)
     last = torch.from_numpy(decode(model, draws.dreams[0][:, -1:])[:, 0])
+    known = stretches.future_present[:, -1]
     reality = sharpness(stretches.future[known, -1])
     moving = errors["moving_error"]
     return {

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks import object_detector
-from benchmarks.ablations import STARTS, judge, mean_and_range
+from benchmarks.ablations import STARTS, check_long_enough, judge, mean_and_range
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
 from benchmarks.labelled_frames import collect
 from benchmarks.small_objects import Contexts, draw_contexts, dream_with, score_dreams
@@ -104,7 +104,9 @@ def main() -> None:
                 file = training.with_suffix(".json")
                 if file.exists() or not getattr(arguments, amount):
                     continue
-                ground = ground or open_ground(entry.run)
+                if ground is None:
+                    ground = open_ground(entry.run)
+                    check_long_enough(ground)
                 if arguments.detector and fireballs is None:
                     fireballs = _look_for_fireballs(arguments.detector, ground)
                 print(f"{entry.name}, equal {amount}, seed {seed}", flush=True)

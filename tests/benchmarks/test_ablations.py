@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from benchmarks import ablations
-from benchmarks.ablations import CHANGES, UNCHANGED, judge, read, result_file, table
+from benchmarks.ablations import CHANGES, UNCHANGED, check_long_enough, judge, read, result_file, table
 from benchmarks.equal_time import Ground, open_ground, train_dynamics
 from worldsim.cli import main
 from worldsim.data.files import write_json
@@ -70,4 +70,4 @@ def test_a_change_is_trained_for_some_seconds_and_judged(ground: Ground, tmp_pat
 def test_episodes_that_are_all_too_short_judge_nothing(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ablations, "HORIZONS", (1, 100))  # the debug run's episodes have at most 60 steps
     with pytest.raises(UserError, match="no held-out episode goes on for 100 steps"):
-        judge(ground.made, ground)
+        check_long_enough(ground)
