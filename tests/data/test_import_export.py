@@ -225,6 +225,12 @@ def test_a_folder_describes_its_environment(tmp_path: Path) -> None:
         ({"action_space": {"type": "discrete"}}, r"env\.json: KeyError: 'n'; expected such as"),
         ({"action_space": {"type": "discrete", "n": "three"}}, r"env\.json: ValueError"),
         ({"frame_shape": [12, 16]}, r"env\.json: ValueError"),
+        ({"action_space": "discrete"}, r"env\.json: AttributeError"),
+        ({"action_space": {"type": "foo"}}, r"env\.json: UserError: action space"),
+        ({"frames_per_second": "thirty"}, r"env\.json: ValueError"),
+        ({"max_episode_steps": "x"}, r"env\.json: ValueError"),
+        ({"settings": [1]}, r"env\.json: TypeError"),
+        ({"action_meanings": 3}, r"env\.json: TypeError"),
         ({"action_space": {"type": "multi_discrete", "nvec": [2, 2]}}, "1 for each step, expected 2"),
         (
             {"action_space": {"type": "discrete", "n": 1}},

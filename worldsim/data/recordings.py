@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,14 @@ def _read_spec(inferred: dict[str, Any], stated: dict[str, Any], path: Path) -> 
         spec = EnvSpec.from_dict({**inferred, **stated})
         if "action_space" in stated:
             spec.gym_action_space()
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        spec = replace(
+            spec,
+            settings=dict(spec.settings),
+            action_meanings=list(map(str, spec.action_meanings)),
+            frames_per_second=float(spec.frames_per_second),
+            max_episode_steps=None if spec.max_episode_steps is None else int(spec.max_episode_steps),
+        )
+    except (AttributeError, KeyError, TypeError, ValueError, AssertionError, UserError) as error:
         expected = '"frame_shape": [64, 64, 3] and "action_space": {"type": "discrete", "n": 3}, or as `EnvSpec` has it'
         raise UserError(f"{path}: {type(error).__name__}: {error}; expected such as {expected}") from error
     return spec
