@@ -430,5 +430,9 @@ def test_bad_input_is_named() -> None:
     boxed.step(np.array([0.1, 0.2]))  # float64, as NumPy has it
     with pytest.raises(UserError, match="outside"):
         boxed.step(np.array([0.1, 1.2]))
+    binary = DreamEnv(tiny_world("multi_binary"))
+    binary.reset(seed=0)
+    with pytest.raises(UserError, match="outside"):
+        binary.step(np.array([256, 0, 0]))  # 0, if it were cut to int8
     with pytest.raises(UserError, match="no world model"):
         DreamEnv("nowhere/at/all")

@@ -46,6 +46,15 @@ def test_contexts_are_chosen_by_their_index() -> None:
     np.testing.assert_allclose(alone, shown[1], atol=1e-4)
 
 
+def test_one_frame_needs_no_actions_and_takes_an_empty_list() -> None:
+    model = undying("discrete")
+    rows = DreamVectorEnv(model, 2, observation="features", precision="fp32")
+    frames = frames_and_actions(model, 2)[0][:1]
+    without, _ = rows.reset(seed=5, options={"start_frames": frames})
+    empty, _ = rows.reset(seed=5, options={"start_frames": frames, "start_actions": []})
+    np.testing.assert_array_equal(without, empty)
+
+
 @pytest.mark.parametrize("actions", ACTION_SPACES)
 def test_frames_of_ones_own_begin_a_dream(actions: str) -> None:
     model = undying(actions)

@@ -329,7 +329,7 @@ class DreamEnv(gym.Env[NDArray[Any], Any]):
     def step(self, action: Any) -> tuple[NDArray[Any], float, bool, bool, dict[str, Any]]:
         """Dream one frame."""
         given = np.asarray(action)
-        if np.can_cast(given.dtype, self.action_space.dtype or given.dtype, "same_kind"):
+        if isinstance(self.action_space, gym.spaces.Box) and given.dtype.kind in "biuf":
             given = given.astype(self.action_space.dtype)
         if not self.action_space.contains(given if given.shape else given[()]):
             raise UserError(f"action {action!r} is outside {self.action_space}")

@@ -51,7 +51,7 @@ def read_options(options: Mapping[str, Any] | None, model: WorldModel, contexts:
 def check_temperature(temperature: float) -> None:
     """Raise UserError for what no noise can have as its variance."""
     if not 0 <= temperature < math.inf:
-        raise UserError(f"temperature={temperature}: expected a number from 0 on")
+        raise UserError(f"temperature={temperature}: expected a finite number from 0 on")
 
 
 def frame_contexts(model: WorldModel, frames: NDArray[np.uint8], actions: NDArray[Any]) -> StartContexts:
@@ -110,7 +110,7 @@ def _own_contexts(
         raise UserError(f"{length} start_frames need start_actions, the {length - 1} actions between them")
     if between.shape != wanted:
         raise UserError(f"start_actions of shape {between.shape}: expected {wanted}, the actions between the frames")
-    if not np.can_cast(between.dtype, spec.action_dtype, "same_kind"):
+    if between.size and not np.can_cast(between.dtype, spec.action_dtype, "same_kind"):
         raise UserError(f"start_actions are {between.dtype}: expected {spec.action_dtype.name}")
     if each:
         frames, between = frames[rows], between[rows]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from worldsim.data.store import EpisodeStore
 from worldsim.device import choose_device, choose_precision
+from worldsim.dream_starts import check_temperature
 from worldsim.envs.errors import UnusableEnvironmentError
 from worldsim.errors import UserError
 from worldsim.evaluation.pictures import write_pictures
@@ -32,8 +32,8 @@ def dream_video(
         raise UserError(f"steps={steps}: expected at least 1")
     if seed < 0:
         raise UserError(f"seed={seed}: expected at least 0")
-    if temperature is not None and not 0 <= temperature < math.inf:
-        raise UserError(f"temperature={temperature}: expected 0 or more")
+    if temperature is not None:
+        check_temperature(temperature)
     if out.suffix.lower() not in VIDEO_SUFFIXES:
         raise UserError(f"--out {out}: expected a video file that ends in {' or '.join(VIDEO_SUFFIXES)}")
     folder = find_model(name_or_folder)
