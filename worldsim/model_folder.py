@@ -68,6 +68,15 @@ def find_model(name_or_folder: Path | str) -> Path:
     )
 
 
+def episodes_beside(name_or_folder: Path | str, model: Path) -> Path | None:
+    """The episodes of the run folder that `find_model` found `model` in; None where it is no part of a run, such as a
+    released model whose name a run without a model bears too.
+    """
+    given = Path(name_or_folder)
+    episodes = given / "episodes"
+    return episodes if episodes.is_dir() and model.resolve().is_relative_to(given.resolve()) else None
+
+
 def save_model(model: WorldModel, folder: Path, *, small: bool = False) -> None:
     """Write `model` into `folder`; config.json comes last, so a folder that has one is whole.
 
