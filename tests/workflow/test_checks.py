@@ -14,9 +14,9 @@ from tests.workflow.whole_runs import check_refused
     [
         ("plans.dropout=1.0", "plans.dropout=1.0: expected from 0 on and below 1"),
         ("plans.near_fraction=1", "plans.near_fraction=1.0: expected below 1"),
-        ("dream.temperature=.inf", "dream.temperature=inf: expected at least 0"),
+        ("dream.temperature=.inf", "dream.temperature=inf: expected a finite number"),
         ("dynamics.ending_fraction=1", "dynamics.ending_fraction=1.0: expected from 0 on and below 1"),
-        ("seed=2147483648", "seed=2147483648: expected at most 2147483647"),
+        ("evaluate.seed=2147483640", "evaluate.seed=2147483640: expected from 0 to 2147483547, for 100 episodes"),
     ],
 )
 def test_settings_that_cannot_work_are_refused(

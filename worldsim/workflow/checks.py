@@ -115,22 +115,22 @@ BELOW_ONE = (  # from 0 on
     "plans.dropout",
     "plans.frame_dropout",
 )
-SEEDS = ("seed", "evaluate.seed")
-LARGEST_SEED = 2**31 - 1  # that every simulator takes
+LARGEST_SEED = 2**31 - 1  # that every simulator takes, as the seed of an episode
 
 
 def check_settings(config: RunConfig) -> None:
     """Raise UserError for the first setting that no environment could work with."""
     for name, least in AT_LEAST.items():
-        _require(name, _value(config, name), least <= _value(config, name) < math.inf, f"at least {least:g}")
+        _require(name, _value(config, name), _value(config, name) >= least, f"at least {least:g}")
     for name in ABOVE_ZERO:
-        _require(name, _value(config, name), 0 < _value(config, name) < math.inf, "above 0")
+        _require(name, _value(config, name), _value(config, name) > 0, "above 0")
+    for name in (*AT_LEAST, *ABOVE_ZERO):
+        _require(name, _value(config, name), math.isfinite(_value(config, name)), "a finite number")
     for name in SHARES:
         _require(name, _value(config, name), 0 <= _value(config, name) <= 1, "from 0 to 1")
     for name in BELOW_ONE:
         _require(name, _value(config, name), 0 <= _value(config, name) < 1, "from 0 on and below 1")
-    for name in SEEDS:
-        _require(name, _value(config, name), _value(config, name) <= LARGEST_SEED, f"at most {LARGEST_SEED}")
+    check_seeds("evaluate.seed", config.evaluate.seed, config.evaluate.episodes)
     _require(
         "collect.held_out_fraction",
         config.collect.held_out_fraction,
@@ -144,6 +144,12 @@ def check_settings(config: RunConfig) -> None:
         check_agent(config.agent, config.dream.num_envs)
     except AgentConfigError as error:
         raise UserError(f"agent.{error}") from None
+
+
+def check_seeds(name: str, first: int, episodes: int) -> None:
+    """Raise UserError if `episodes` episodes cannot have the seeds from `first` on."""
+    largest = LARGEST_SEED - episodes
+    _require(name, first, 0 <= first <= largest, f"from 0 to {largest}, for {episodes} episodes")
 
 
 def check_environment(config: RunConfig, spec: EnvSpec) -> None:

@@ -23,7 +23,8 @@ from worldsim.evaluation.returns import MakeBatchPolicy, score_policy
 from worldsim.evaluation.seeds import check_disjoint, fresh_seeds
 from worldsim.evaluation.verdict import FILE, Verdict, median_seed, print_verdict
 from worldsim.evaluation.world import measure_world
-from worldsim.model_folder import find_model, load_model
+from worldsim.model_folder import episodes_beside, find_model, load_model
+from worldsim.workflow.checks import check_seeds
 from worldsim.workflow.config import EvaluateConfig, RunConfig
 from worldsim.workflow.folders import round_folders
 from worldsim.workflow.machine import Machine
@@ -82,11 +83,10 @@ def evaluate_model(name_or_folder: str | Path, out: Path, *, episodes: int, seed
     """
     if episodes < 1:
         raise UserError(f"episodes={episodes}: expected at least 1")
-    if seed < 0:
-        raise UserError(f"seed={seed}: expected at least 0")
+    check_seeds("seed", seed, episodes)
     folder = model_with_policy(name_or_folder)
-    episodes_folder = Path(name_or_folder) / "episodes"
-    store = EpisodeStore.open(episodes_folder) if episodes_folder.is_dir() else None
+    episodes_folder = episodes_beside(name_or_folder, folder)
+    store = None if episodes_folder is None else EpisodeStore.open(episodes_folder)
     device = choose_device("auto")
     machine = Machine(device, choose_precision("auto", device))
     settings = EvaluateConfig(

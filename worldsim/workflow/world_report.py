@@ -54,8 +54,9 @@ from worldsim.evaluation.world_page import summarize, write_page, write_scalars
 from worldsim.evaluation.world_pictures import branch_picture, drift_picture, horizon_picture
 from worldsim.evaluation.world_plots import check_matplotlib, draw_page
 from worldsim.memory import keep_freed_memory
-from worldsim.model_folder import find_model
+from worldsim.model_folder import episodes_beside, find_model
 from worldsim.rendering import Frames
+from worldsim.workflow.checks import check_seeds
 from worldsim.workflow.fresh_episodes import play_fresh_episodes
 from worldsim.workflow.reality import env_config
 from worldsim.workflow.showing import load_here
@@ -107,16 +108,15 @@ def evaluate_world(
     """
     if episodes < 2:
         raise UserError(f"episodes={episodes}: expected at least 2, one to learn from and one to judge on")
-    if seed < 0:
-        raise UserError(f"seed={seed}: expected at least 0")
+    check_seeds("seed", seed, episodes)
     check_matplotlib()
     effort = effort or Effort()
     folder = find_model(name_or_folder)
     keep_freed_memory()
     model = load_here(folder)
-    recorded = Path(name_or_folder) / "episodes"
+    recorded = episodes_beside(name_or_folder, folder)
     env = env_config(model.spec, folder) if has_real_env(model.spec) else None
-    if env is None and not recorded.is_dir():
+    if env is None and recorded is None:
         raise UserError(
             f"{name_or_folder} was made from recordings, and no environment goes with them: give the folder of its "
             "run, whose held-out episodes serve"
@@ -125,13 +125,12 @@ def evaluate_world(
         out.mkdir(parents=True, exist_ok=True)
     seconds: dict[str, float] = {}
     with _timed(seconds, "episodes"):
-        store = (
-            EpisodeStore.open(recorded)
-            if env is None or recorded.is_dir()
-            else play_fresh_episodes(
-                out / "episodes", model.spec, partial(envs.make, env), episodes=episodes, seed=seed
-            )
-        )
+        if recorded is not None:
+            store = EpisodeStore.open(recorded)
+        else:
+            assert env is not None  # else it was refused above
+            make_env = partial(envs.make, env)
+            store = play_fresh_episodes(out / "episodes", model.spec, make_env, episodes=episodes, seed=seed)
     report, pictures = judge_world(model, store, env, effort=effort, seconds=seconds)
     report = {"env_id": model.spec.id, "model": str(name_or_folder), **report}
     with explained("write the report", out):
