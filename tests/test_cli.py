@@ -432,6 +432,14 @@ def test_help_comes_at_once() -> None:
     assert float(seconds) < 1.5
 
 
+@pytest.mark.parametrize("arguments", ["settings", "settings agent.cma_es"])
+def test_who_reads_no_further_is_told_nothing(arguments: str) -> None:
+    command = f"{sys.executable} -m worldsim {arguments} | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout == "141\n"
+    assert done.stderr == ""
+
+
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "worldsim", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("worldsim ")

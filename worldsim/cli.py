@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import select
 import sys
 from collections.abc import Sequence
 
@@ -18,18 +20,23 @@ from worldsim.waiting import wait_briefly
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one command; returns the exit code: 0, 2 for what the user can mend, 130 for Ctrl-C, 141 where
+    nobody reads on.
+    """
     wait_briefly()
     options = _parsed(arguments)
     try:
         if under_torchrun() and options.command is not run_walk:
             raise UserError("torchrun is for the commands run and train: start this one alone")
         options.command(options)
+        sys.stdout.flush()
     except KeyboardInterrupt as stop:
         if _speaks():
             print(f"worldsim: {str(stop) or 'stopped; run the same command again to go on'}", file=sys.stderr)
         return 130
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141  # as of a program that the signal ends: 128 + SIGPIPE
         if not _speaks():
             return 2
         if options.debug or not _is_for_the_user(error):
@@ -38,6 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"worldsim: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def _nobody_reads() -> bool:
+    """Whether what is printed goes to a pipe that has been closed, as by `head`. Nothing more is written then."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it ends
+    return closed
 
 
 def _speaks() -> bool:
