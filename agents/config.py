@@ -11,82 +11,70 @@ ADVANTAGE_SCALES = ("std", "percentile")
 
 @dataclass
 class ActorCriticConfig:
-    """Settings of `ActorCriticLearner`; one update uses `horizon * envs.num_envs` transitions.
+    """Settings of `ActorCriticLearner`; one update uses `horizon * envs.num_envs` transitions."""
 
-    horizon: environment steps per row and update.
-    reset_each_update: True starts every update with a freshly seeded `envs.reset`, so that a checkpoint needs no
-        environment state (dreams); False carries episodes over from update to update (real environments).
-    gamma, return_lambda: discount and trace decay of the lambda-returns, in [0, 1].
-    epochs, minibatch_size: passes over an update's transitions, and transitions per gradient step (an upper bound).
-    learning_rate, adam_epsilon, gradient_clip: Adam; policy and value gradients are clipped apart, by norm.
-    clip_ratio: PPO's epsilon. max_kl: the policy rests for the remaining epochs of an update once an epoch's
-        mean KL(old || new) is above it; the value goes on. 0 = never.
-    entropy_bonus: weight of the entropy in nats beside advantages of unit scale; it moves linearly to
-        `entropy_bonus_final` within `entropy_decay_updates` updates (0 = stays).
-    advantage_scale: "std" divides centred advantages by their standard deviation over the update (at least
-        `advantage_floor`); "percentile" by DreamerV3's max(1, moving average of the returns' 95th - 5th percentile).
-    hidden: widths of the policy's and of the value's trunk (two networks, which share the convolutions on pictures).
-    strides: of the convolutions that read pictures, [rows, columns] each; empty: as the size of the picture suggests.
-    initial_persistence: with what probability a new policy repeats its last action, in [0, 1); 0: it draws each anew.
-        Where only lasting motion pays, draws that forget each other never find it. Needs discrete actions and
-        observations that tell the last one, as a world model's features and frame stacks do.
-    """
-
-    horizon: int = 32
+    horizon: int = 32  # environment steps per row and update
     reset_each_update: bool = True
-    gamma: float = 0.99
-    return_lambda: float = 0.95
-    epochs: int = 4
-    minibatch_size: int = 256
-    learning_rate: float = 3e-4
+    """True: every update begins with a freshly seeded `envs.reset`, so that a checkpoint needs no environment state
+    (dreams); False: episodes go on from update to update (real environments).
+    """
+    gamma: float = 0.99  # discount, in [0, 1]
+    return_lambda: float = 0.95  # trace decay of the lambda-returns, in [0, 1]
+    epochs: int = 4  # passes over an update's transitions
+    minibatch_size: int = 256  # transitions per gradient step, at most
+    learning_rate: float = 3e-4  # of Adam
     adam_epsilon: float = 1e-5
-    gradient_clip: float = 0.5
-    clip_ratio: float = 0.2
+    """What Adam adds to the root of the mean square of a gradient."""
+    gradient_clip: float = 0.5  # largest norm, of the policy's gradient and of the value's, each by itself
+    clip_ratio: float = 0.2  # PPO's epsilon
     max_kl: float = 0.03
-    entropy_bonus: float = 0.01
-    entropy_bonus_final: float = 0.001
-    entropy_decay_updates: int = 0
+    """The policy rests for the remaining epochs of an update once an epoch's mean KL(old || new) is above it; the value
+    goes on. 0: never.
+    """
+    entropy_bonus: float = 0.01  # weight of the entropy in nats beside advantages of unit scale
+    entropy_bonus_final: float = 0.001  # what it moves to, linearly
+    entropy_decay_updates: int = 0  # within so many updates; 0: it stays
     advantage_scale: str = "std"
-    advantage_floor: float = 0.01
+    """Centred advantages are divided: "std", by their standard deviation over the update (at least `advantage_floor`);
+    "percentile", by DreamerV3's max(1, moving average of the returns' 95th - 5th percentile).
+    """
+    advantage_floor: float = 0.01  # for "std"
     hidden: list[int] = field(default_factory=lambda: [256, 256])
+    """Widths of the policy's and of the value's trunk (two networks, which share the convolutions on pictures)."""
     strides: list[list[int]] = field(default_factory=list)
+    """Of the convolutions that read pictures, [rows, columns] each; empty: as the size of the picture suggests."""
     initial_persistence: float = 0.0
+    """With what probability a new policy repeats its last action, in [0, 1); 0: it draws each anew. Where only lasting
+    motion pays, draws that forget each other never find it. Needs discrete actions and observations that tell the last
+    one, as a world model's features and frame stacks do.
+    """
 
 
 @dataclass
 class CmaEsConfig:
-    """Settings of `CmaEsLearner`; one update is a generation.
+    """Settings of `CmaEsLearner`; one update is a generation."""
 
-    population: candidates in a generation; the env's rows, a multiple of it, are shared out among them.
-    elites: the best of them that play again, against the best so far.
-    sigma: standard deviation of the first generation's parameters, above 0.
-    """
-
-    population: int = 64
-    elites: int = 4
-    sigma: float = 0.1
+    population: int = 64  # candidates in a generation; the env's rows, a multiple of it, are shared out among them
+    elites: int = 4  # the best of them that play again, against the best so far
+    sigma: float = 0.1  # standard deviation of the first generation's parameters, above 0
 
 
 @dataclass
 class DaggerConfig:
-    """Settings of `DaggerLearner`, beside horizon, hidden and strides; those of the actor-critic do not count for it.
+    """Settings of `DaggerLearner`, beside horizon, hidden and strides; no other of the actor-critic's counts."""
 
-    teacher_share: of the dreams that the plans play themselves, in [0, 1].
-    label_every: steps from one moment that plans judge to the next: those between are much alike, and judging takes as
-        long as dreaming.
-    sharpness: an action that risks so much more than the least risky one is wanted e times less, above 0.
-    epochs, minibatch_size: passes over the moments of an update, and moments in a gradient step (an upper bound).
-    learning_rate, weight_decay, gradient_clip: of AdamW.
-    """
-
-    teacher_share: float = 0.25
+    teacher_share: float = 0.25  # of the dreams that the plans play themselves, in [0, 1]
     label_every: int = 2
+    """Steps from one moment that plans judge to the next: those between are much alike, and judging takes as long as
+    dreaming.
+    """
     sharpness: float = 0.015
-    epochs: int = 8
-    minibatch_size: int = 256
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    gradient_clip: float = 1.0
+    """An action that risks so much more than the least risky one is wanted e times less; above 0."""
+    epochs: int = 8  # passes over the moments of an update
+    minibatch_size: int = 256  # moments in a gradient step, at most
+    learning_rate: float = 1e-3  # of AdamW
+    weight_decay: float = 0.01  # of AdamW
+    gradient_clip: float = 1.0  # largest norm of a gradient
 
 
 @dataclass

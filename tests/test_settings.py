@@ -38,8 +38,8 @@ def test_what_the_source_says_of_them_is_told() -> None:
         "steps of the underlying env, one budget per round",  # behind a field
         "In place of features the agent sees decoded frames",  # above it
         "A registered Gymnasium id",  # below it
-        "self_context_fraction: share of rows",  # in the text of its class
-        "gamma, return_lambda: discount and trace decay",  # of a class that another inherits from
+        "uses all fields but those of the codebook",  # in the text of its class
+        "trace decay of the lambda-returns",  # of a class that another inherits from
     ):
         assert said in " ".join(text.split()), said
 

@@ -44,24 +44,19 @@ HELD_OUT_BATCH = 512
 
 @dataclass
 class EndingConfig:
-    """The network that foresees endings, and how it is trained.
+    """The network that foresees endings, and how it is trained."""
 
-    steps: of training; 0: there is none, and the head of the dynamics foresees them. frames: how far it looks back, the
-    newest included; of those older than four steps it reads every other. batch_size: steps of episodes in each training
-    step. members: networks that learn apart and whose mean counts; plans chosen by one alone are those that it errs
-    about. ending_fraction: how many of them end an episode; the loss takes their true share. dropout: of what its last
-    layers read, much, since endings are few.
-    """
-
-    steps: int = 0
+    steps: int = 0  # of training; 0: there is none, and the head of the dynamics foresees them
     frames: int = 16
+    """How far it looks back, the newest frame included; of those older than four steps it reads every other."""
     members: int = 1
-    batch_size: int = 256
-    ending_fraction: float = 0.125
+    """Networks that learn apart and whose mean counts; plans chosen by one alone are those that it errs about."""
+    batch_size: int = 256  # steps of episodes in each training step
+    ending_fraction: float = 0.125  # how many of them end an episode; the loss takes their true share
     learning_rate: float = 3e-3  # peak; cosine decay to a tenth
     weight_decay: float = 0.05  # of matrices only
     warmup_steps: int = 100  # of the learning rate
-    dropout: float = 0.5
+    dropout: float = 0.5  # of what its last layers read; much, since endings are few
 
 
 def read_ages(frames: int) -> tuple[int, ...]:

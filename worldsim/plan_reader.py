@@ -26,41 +26,41 @@ HIDDEN = 256
 
 @dataclass
 class PlanConfig:
-    """The network that foresees what plans lead to, and how it is trained.
-
-    steps: of training on all the tics of a run; rounds that have fewer of them take as much smaller a share of the
-    steps. 0: there is no reader. horizon: steps of a plan. afterwards: steps after a whole plan whose endings it
-    foresees as well, whatever is done there: who judges plans by their own steps goes where nothing is on its way to
-    him yet, into a corner, say. afterwards_weight: what a risk there counts beside one within the plan, from 0 to 1.
-    changes: after so many steps the plans that agents learn from change their action once, or never. discount: of what
-    plans risk, for each step before it. ages: of the frames that it sees, in steps, 0 being the current one.
-    actions_before: how many of the actions that led here it knows. strides: of its convolutions, down and across.
-    members: networks that learn apart and whose mean counts: plans chosen by one alone are those that it errs about.
-    batch_size: moments in each training step. near_fraction: how many of them have an ending within the plan, and half
-    of the others one afterwards, where that is foreseen; the loss takes their true share. frame_dropout: share of the
-    frames that it is not shown in training. group_norm: behind each convolution; without, it takes twice the steps to
-    see as much.
-    """
+    """The network that foresees what plans lead to, and how it is trained."""
 
     steps: int = 0
-    horizon: int = 12
+    """Of training on all the tics of a run; rounds that have fewer of them take as much smaller a share of the steps.
+    0: there is no reader.
+    """
+    horizon: int = 12  # steps of a plan
     afterwards: int = 0
-    afterwards_weight: float = 0.3
+    """Steps after a whole plan whose endings it foresees as well, whatever is done there: who judges plans by their own
+    steps goes where nothing is on its way to him yet, into a corner, say.
+    """
+    afterwards_weight: float = 0.3  # what a risk there counts beside one within the plan, from 0 to 1
     changes: list[int] = field(default_factory=lambda: [1, 4])
-    discount: float = 0.97
+    """After so many steps the plans that agents learn from change their action once, or never."""
+    discount: float = 0.97  # of what plans risk, for each step before it
     ages: list[int] = field(default_factory=lambda: [0, 1, 2, 4, 8, 12])
-    actions_before: int = 12
-    # What lies above one another may be joined early, what lies side by side must not.
+    """Of the frames that it sees, in steps; 0 is the current one."""
+    actions_before: int = 12  # how many of the actions that led here it knows
     strides: list[list[int]] = field(default_factory=lambda: [[4, 2], [4, 2], [4, 1]])
-    group_norm: bool = True
+    """Of its convolutions, down and across: what lies above one another may be joined early, what lies side by side
+    must not.
+    """
+    group_norm: bool = True  # behind each convolution; without, it takes twice the steps to see as much
     members: int = 1
-    batch_size: int = 256
+    """Networks that learn apart and whose mean counts: plans chosen by one alone are those that it errs about."""
+    batch_size: int = 256  # moments in each training step
     near_fraction: float = 0.5
+    """How many of them have an ending within the plan, and half of the others one afterwards, where that is foreseen;
+    the loss takes their true share.
+    """
     learning_rate: float = 1e-3  # peak; cosine decay to a tenth
     weight_decay: float = 0.02  # of matrices only
     warmup_steps: int = 100  # of the learning rate
     dropout: float = 0.3  # of the hidden units, in training
-    frame_dropout: float = 0.2
+    frame_dropout: float = 0.2  # of the frames, which it is not shown in training
 
 
 def check_strides(config: PlanConfig, frame_shape: Sequence[int]) -> tuple[int, int]:
