@@ -242,6 +242,7 @@ def show(out: Path) -> None:
 def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
     """Error 8 and 32 steps ahead, and fireballs kept, against frames a second; a colour for each model."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     shown = [name for name in ("error 8", "error 32", "fireballs kept") if name in found[0]]
     models = list(dict.fromkeys(one["model"] for one in found))
@@ -253,6 +254,8 @@ def draw(found: Sequence[Mapping[str, Any]], path: Path) -> None:
             axes.plot(one["frames/s"], one[name], "o", markeredgecolor=colour, markerfacecolor=filled)
         axes.axhline(found[0][f"copied {name}"], color="grey", linestyle=":")
         axes.set(xscale="log", xlabel=f"dreamt frames a second, {ROWS} rows, decoded", ylabel=name)
+        axes.xaxis.set_major_formatter(LogFormatter())  # plain numbers
+        axes.xaxis.set_minor_formatter(LogFormatter())
     axes = figure.axes[0]
     for number, model in enumerate(models):
         axes.plot([], [], "o", color=f"C{number}", label=model)
