@@ -230,11 +230,11 @@ def _read_description(folder: Path) -> dict[str, Any]:
 
 def _actions(recording: Recording, spec: EnvSpec) -> NDArray[Any]:
     actions = recording.actions
-    parts = int(np.prod(actions.shape[1:]))
-    if parts != int(np.prod(spec.action_shape)):
-        expected = f"{int(np.prod(spec.action_shape))} for each step; mend it or {DESCRIPTION}"
+    parts, wanted = int(np.prod(actions.shape[1:])), int(np.prod(spec.action_shape))
+    if parts != wanted:
         raise UserError(
-            f"{recording.name}: actions have shape {actions.shape}, {parts} for each step, expected {expected}"
+            f"{recording.name}: actions have shape {actions.shape}, {parts} for each step, expected {wanted} for each "
+            f"step; mend it or {DESCRIPTION}"
         )
     given = actions.reshape(len(actions), *spec.action_shape)
     if not np.isfinite(given.astype(np.float64)).all():

@@ -82,7 +82,8 @@ class Replays:
 
         As in Kaplan and Meier's estimate of reality, what is known of the others stands for them from then on.
         """
-        after, before = ((self.alive[:, at] * self.known).sum(0) for at in (slice(1, None), slice(-1)))
+        alive, known = self.alive, self.known
+        after, before = (alive[:, 1:] * known).sum(0), (alive[:, :-1] * known).sum(0)
         return np.cumprod(np.divide(after, before, out=np.ones_like(after), where=before > 0))
 
     @property

@@ -79,7 +79,6 @@ AT_LEAST: dict[str, float] = {
     "dream.feature_frames": 1,
     "dream.temperature": 0,
     "evaluate.episodes": 1,
-    "evaluate.seed": 0,
     "evaluate.blind_tuning_episodes": 1,
     "evaluate.dream_episodes": 1,
     "evaluate.workers": 1,

@@ -14,7 +14,7 @@ from worldsim.errors import UserError
 from worldsim.evaluation.pictures import write_pictures
 from worldsim.evaluation.verdict import FILE, median_seed
 from worldsim.evaluation.videos import long_dream
-from worldsim.model_folder import find_model, load_model
+from worldsim.model_folder import episodes_beside, find_model, load_model
 from worldsim.rendering import write_video
 from worldsim.workflow.policies import thinking_agent
 from worldsim.workflow.reality import FRESH_SEED, agent_episode, fresh_store
@@ -58,8 +58,9 @@ def render(name_or_folder: str, out: Path | None, *, gif: bool, say: Callable[[s
     episode, missing = None, []
     with tempfile.TemporaryDirectory() as temporary:
         try:
-            if run is not None and (run / "episodes").is_dir():
-                store = EpisodeStore.open(run / "episodes")
+            recorded = episodes_beside(name_or_folder, folder)
+            if recorded is not None:
+                store = EpisodeStore.open(recorded)
             else:
                 store = fresh_store(folder, Path(temporary) / "episodes", model.dtype)
         except UnusableEnvironmentError as error:
